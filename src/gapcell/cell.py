@@ -1,0 +1,90 @@
+"""One recurrent step, once, over a handful of array operations.
+
+Where a framework has no faster path this is what runs; docs/semantics.md, equations (7) to (10). Arrays are channels
+last: pre-activations end in gates*F channels, states in F.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from gapcell.spec import Spec
+
+__all__ = ["Operations", "State", "initial_state", "step"]
+
+Array = Any
+State = tuple[Array, ...]  # (h, c) for the LSTM, (h,) for the GRU
+
+
+class Operations(Protocol):
+    """What a framework supplies."""
+
+    def sigmoid(self, x: Array) -> Array:
+        """The logistic function, element by element."""
+        ...
+
+    def tanh(self, x: Array) -> Array:
+        """The hyperbolic tangent, element by element."""
+        ...
+
+    def where(self, condition: Array, x: Array, y: Array) -> Array:
+        """x where the condition is True, else y; a select, so that NaN does not pass."""
+        ...
+
+    def split(self, x: Array, parts: int) -> tuple[Array, ...]:
+        """The last axis in equal parts."""
+        ...
+
+
+def initial_state(spec: Spec, zeros: Array) -> State:
+    """The zero state of one layer and direction."""
+    return (zeros, zeros) if spec.cell == "lstm" else (zeros,)
+
+
+def step(
+    ops: Operations,
+    spec: Spec,
+    from_input: Array,
+    from_state: Array,
+    state: State,
+    *,
+    update: Array | None = None,
+    recurrent_bias: Array | None = None,
+) -> State:
+    """The state after one step.
+
+    Args:
+        ops: the framework's operations.
+        spec: of the layer; its cell decides.
+        from_input: a of eq. (6), (N, *S, gates*F).
+        from_state: r of eq. (6), (N, *S, gates*F).
+        state: (h, c) or (h,), each (N, *S, F).
+        update: bool, True where the state steps, broadcast over (N, *S, F); None steps everywhere. Eq. (9).
+        recurrent_bias: bhn of eq. (8), (F,), or None.
+
+    Returns:
+        The new state, held where `update` is False.
+    """
+    if spec.cell == "lstm":
+        new = _lstm(ops, from_input + from_state, state[1])
+    else:
+        new = _gru(ops, from_input, from_state, state[0], recurrent_bias)
+    if update is None:
+        return new
+    return tuple(ops.where(update, after, before) for after, before in zip(new, state, strict=True))
+
+
+def _lstm(ops: Operations, z: Array, c: Array) -> State:
+    i, f, g, o = ops.split(z, 4)
+    c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+    return ops.sigmoid(o) * ops.tanh(c), c
+
+
+def _gru(ops: Operations, a: Array, r: Array, h: Array, recurrent_bias: Array | None) -> State:
+    a_reset, a_update, a_new = ops.split(a, 3)
+    r_reset, r_update, r_new = ops.split(r, 3)
+    if recurrent_bias is not None:
+        r_new = r_new + recurrent_bias
+    update = ops.sigmoid(a_update + r_update)
+    new = ops.tanh(a_new + ops.sigmoid(a_reset + r_reset) * r_new)
+    return ((1 - update) * new + update * h,)

@@ -1,0 +1,392 @@
+"""The mask algebra: which values are observed, which exist, and how masks move with the data.
+
+Every function takes NumPy, PyTorch or JAX arrays and returns the caller's type; no framework is imported that the
+caller has not imported. In every mask True means "observed" (docs/semantics.md, section 1).
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gapcell.spec import Spec
+
+__all__ = [
+    "compact",
+    "existing",
+    "expand",
+    "from_lengths",
+    "from_nan",
+    "from_windows",
+    "last_valid",
+    "observed_sites",
+    "resolve",
+    "scatter",
+    "through_conv",
+    "windows",
+]
+
+Array = Any  # a NumPy, PyTorch or JAX array; what comes in goes out
+
+
+def from_lengths(lengths: Array | Sequence[int], steps: int) -> Array:
+    """Which steps exist, from the lengths of ragged sequences.
+
+    Args:
+        lengths: (N,) lengths, or (N, 2) with start and stop of each row; integers.
+        steps: T, the padded number of steps.
+
+    Returns:
+        (N, T) bool, True at existing steps; eq. (4).
+
+    Raises:
+        ValueError: the shape fits neither form, the type is not integer, or a value is outside 0..T or start > stop
+            (checked where the values are concrete; under tracing they are clamped).
+    """
+    lengths = _as_array(lengths)
+    shape = tuple(lengths.shape)
+    if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 2):
+        raise ValueError(f"`lengths` has shape {shape}, expected (N,) or (N, 2) with start and stop")
+    if not _is_integer(lengths):
+        raise ValueError(f"`lengths` has dtype {lengths.dtype}, expected integers counting steps")
+    start, stop = (None, lengths) if len(shape) == 1 else (lengths[:, 0], lengths[:, 1])
+    if _is_concrete(lengths):
+        _check_lengths(start, stop, steps)
+    step = _arange(steps, lengths)[None, :]
+    within = step < stop[:, None]
+    return within if start is None else within & (step >= start[:, None])
+
+
+def from_nan(x: Array) -> Array:
+    """Where `x` holds a value: True where it is not NaN, same shape as `x`."""
+    return ~_namespace(x).isnan(_as_array(x))
+
+
+def resolve(mask: Array, shape: Sequence[int], *, channel_axis: int = -1) -> Array:
+    """A user's mask as bool, checked against the shape of the input it belongs to.
+
+    Args:
+        mask: bool, integer, or float 0/1, NaN meaning "not observed". Its rank says what it covers: steps (N, T),
+            sites (N, T, *S), or elements, the shape of the input. It is never broadcast.
+        shape: of the input, e.g. (N, T, *S, C).
+        channel_axis: where `shape` has its channels.
+
+    Returns:
+        bool of the mask's own shape, True where observed; eq. (1).
+
+    Raises:
+        ValueError: rank or sizes do not fit exactly, or a concrete value is neither 0, 1 nor NaN.
+    """
+    mask, shape = _as_array(mask), tuple(shape)
+    channel_axis %= len(shape)
+    sites = shape[:channel_axis] + shape[channel_axis + 1 :]
+    fitting = {len(kind): kind for kind in (shape[:2], sites, shape)}
+    if fitting.get(mask.ndim) != tuple(mask.shape):
+        expected = " or ".join(str(tuple(kind)) for kind in fitting.values())
+        raise ValueError(
+            f"`mask` has shape {tuple(mask.shape)}, but the input has shape {shape}: expected {expected}; "
+            "a mask is matched exactly and never broadcast"
+        )
+    return _as_bool(mask)
+
+
+def existing(lengths: Array | None, domain: Array | None, shape: Sequence[int], like: Array) -> Array | None:
+    """Which sites exist at which steps, eq. (4).
+
+    Args:
+        lengths: see `from_lengths`; None for all steps.
+        domain: (N, *S) or (*S,), True at sites that exist (types as in `resolve`); None for all sites.
+        shape: (N, T, *S).
+        like: an array whose type and device the result has.
+
+    Returns:
+        None if everything exists, (N, T) bool if only lengths are given, else (N, T, *S) bool.
+
+    Raises:
+        ValueError: a shape does not fit, or a concrete value is out of range.
+    """
+    samples, steps, *sites = shape
+    within = None
+    if lengths is not None:
+        lengths = _same_kind(lengths, like)
+        if tuple(lengths.shape[:1]) != (samples,):
+            raise ValueError(
+                f"`lengths` has shape {tuple(lengths.shape)}, but the input has {samples} rows (N, T, *S) = "
+                f"{tuple(shape)}: expected ({samples},) or ({samples}, 2)"
+            )
+        within = from_lengths(lengths, steps)
+    if domain is None:
+        return within
+    domain = _same_kind(domain, like)
+    if tuple(domain.shape) not in ((samples, *sites), tuple(sites)):
+        raise ValueError(
+            f"`domain` has shape {tuple(domain.shape)}, but the input has sites (N, T, *S) = {tuple(shape)}: "
+            f"expected {(samples, *sites)} or {tuple(sites)}"
+        )
+    domain = _as_bool(domain)
+    domain = domain[:, None] if domain.ndim == len(sites) + 1 else domain[None, None]
+    everywhere = _ones(tuple(shape), like)
+    return everywhere & domain if within is None else everywhere & domain & expand(within, len(shape))
+
+
+def expand(mask: Array, ndim: int) -> Array:
+    """The mask with axes of size 1 behind, so that it selects from an array of `ndim` axes it leads."""
+    return mask.reshape((*mask.shape, *(1,) * (ndim - mask.ndim)))
+
+
+def observed_sites(elements: Array, ndim: int) -> Array:
+    """v of eq. (3) from e: an element mask of `ndim` axes loses its channels (last); others are returned as is."""
+    return elements.any(-1) if elements.ndim == ndim else elements
+
+
+def through_conv(
+    mask: Array,
+    kernel_size: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: str = "same",
+    dilation: int | Sequence[int] = 1,
+    rule: str | None = None,
+    causal: bool = False,
+    same_padding: str = "torch",
+) -> Array:
+    """A site mask moved to the output sites of a convolution, eq. (5) and section 4.
+
+    Args:
+        mask: (N, T, *S) bool, True where observed.
+        kernel_size: taps, one int or one a site axis; likewise `stride` and `dilation`.
+        padding: "same" or "valid".
+        rule: "centre", "all" (all taps inside the array) or "any"; None takes "all" under "valid", else "centre".
+        causal: the convolution looks back only.
+        same_padding: where "same" places its zeros: as "torch" or as "keras" does.
+
+    Returns:
+        (N, T, *S') bool.
+
+    Raises:
+        ValueError: an option is out of range, or the kernel is larger than the input under "valid".
+    """
+    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "mask_rule": rule}
+    options |= {"causal": causal, "same_padding": same_padding}
+    rank = mask.ndim - 2
+    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    kernel = kernel_size if isinstance(kernel_size, int) else tuple(kernel_size)
+    spec = Spec(rank=rank, in_channels=1, filters=1, kernel_size=kernel, **sizes)
+    for axis, taps in enumerate(_taps(spec, tuple(mask.shape[2:])), start=2):
+        mask = _combine(mask, taps, axis, spec.rule)
+    return mask
+
+
+def compact(x: Array, mask: Array) -> tuple[Array, Array]:
+    """Each row's observed events moved to the front, in order, eq. (15).
+
+    Args:
+        x: (N, S, ...).
+        mask: (N, S) bool, True at the events to keep.
+
+    Returns:
+        x with zeros (False) behind the kept events, and their number a row, (N,) int.
+    """
+    order = _stable_argsort(~mask)
+    moved = _take_along(x, expand(order, x.ndim), 1)
+    counts = mask.sum(1)
+    kept = expand(from_lengths(counts, x.shape[1]), x.ndim)
+    return _where(kept, moved, 0), counts
+
+
+def scatter(y: Array, mask: Array, held: Array | None = None) -> Array:
+    """The way back from `compact`: outputs of kept events put where these were, eq. (18).
+
+    Args:
+        y: (N, S, ...) outputs in compacted order.
+        mask: (N, S) bool, as given to `compact`.
+        held: None gives zeros at events not kept; an array (N, ...) gives the output of the kept event before, and
+            `held` before the first.
+
+    Returns:
+        (N, S, ...).
+    """
+    place = mask.cumsum(1) - 1
+    spread = _take_along(y, expand(_where(place < 0, 0, place), y.ndim), 1)
+    if held is None:
+        return _where(expand(mask, y.ndim), spread, 0)
+    return _where(expand(place >= 0, y.ndim), spread, held[:, None])
+
+
+def windows(x: Array, window: int) -> Array:
+    """A series (N, S, ...) cut into windows: (N, ceil(S/W), W, ...), zeros (False) at the end, eq. (16)."""
+    samples, events, *rest = x.shape
+    steps = (events + window - 1) // window
+    missing = steps * window - events
+    filler = _zeros((samples, missing, *rest), x)
+    return _namespace(x).concatenate([x, filler], 1).reshape((samples, steps, window, *rest))
+
+
+def from_windows(y: Array, events: int) -> Array:
+    """The way back from `windows`: (N, T, W, ...) to (N, events, ...)."""
+    samples, steps, window, *rest = y.shape
+    return y.reshape((samples, steps * window, *rest))[:, :events]
+
+
+def last_valid(y: Array, mask: Array) -> Array:
+    """The value at each row's last observed step, zeros where nothing is observed.
+
+    Args:
+        y: (N, T, ...).
+        mask: (N, T) bool, or (N, T, *S) for the last observed step of each site.
+
+    Returns:
+        (N, ...), y without its step axis.
+    """
+    mask = _as_bool(_as_array(mask))
+    if tuple(y.shape[: mask.ndim]) != tuple(mask.shape):
+        raise ValueError(f"`mask` has shape {tuple(mask.shape)}, but `y` {tuple(y.shape)}: expected leading axes of `y`")
+    is_last = mask & (mask.cumsum(1) == mask.sum(1)[:, None])
+    return _where(expand(is_last, y.ndim), y, 0).sum(1)
+
+
+def _check_lengths(start: Array | None, stop: Array, steps: int) -> None:
+    stop = np.asarray(stop)
+    start = np.zeros_like(stop) if start is None else np.asarray(start)
+    wrong = np.flatnonzero((start < 0) | (stop > steps) | (start > stop))
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(
+            f"`lengths` says steps {int(start[row])} to {int(stop[row])} for row {row}, but the input has {steps} steps: "
+            f"expected 0 <= start <= stop <= {steps} (shapes {stop.shape} and {steps} steps)"
+        )
+
+
+def _taps(spec: Spec, sites: tuple[int, ...]) -> list[np.ndarray]:
+    """Input positions (S', taps) each output site reads a site axis; under rule "centre" only the deciding one."""
+    taps = []
+    geometry = zip(
+        sites,
+        spec.output_sites(sites),
+        spec.input_padding(sites),
+        spec.sizes("kernel_size"),
+        spec.sizes("stride"),
+        spec.sizes("dilation"),
+        strict=True,
+    )
+    for _, out, (left, _), kernel, stride, dilation in geometry:
+        first = np.arange(out)[:, None] * stride - left
+        span = dilation * (kernel - 1)
+        centre = span if spec.causal else span // 2
+        reach = np.asarray([centre]) if spec.rule == "centre" else np.arange(kernel) * dilation
+        taps.append(first + reach)
+    return taps
+
+
+def _combine(mask: Array, taps: np.ndarray, axis: int, rule: str) -> Array:
+    size = mask.shape[axis]
+    if rule == "centre" and np.array_equal(taps[:, 0], np.arange(size)):
+        return mask
+    inside = (taps >= 0) & (taps < size)
+    read = _take(mask, np.clip(taps, 0, max(size - 1, 0)), axis)
+    inside = expand(_same_kind(inside, mask), mask.ndim - axis + 1)
+    if rule == "all":
+        return (read | ~inside).all(axis + 1)
+    return (read & inside).any(axis + 1)
+
+
+# One name for what the array libraries call differently. ---------------------------------------------------------
+
+
+def _namespace(x: Array) -> Any:
+    root = type(x).__module__.partition(".")[0]
+    if root == "torch" or (torch := sys.modules.get("torch")) is not None and isinstance(x, torch.Tensor):
+        return sys.modules["torch"]
+    if root in ("jax", "jaxlib"):
+        return sys.modules["jax.numpy"]
+    return np
+
+
+def _is_torch(x: Array) -> bool:
+    return _namespace(x).__name__ == "torch"
+
+
+def _as_array(x: Array | Sequence[Any]) -> Array:
+    return np.asarray(x) if _namespace(x) is np else x
+
+
+def _same_kind(x: Array | Sequence[Any], like: Array) -> Array:
+    xp = _namespace(like)
+    return xp.as_tensor(x, device=like.device) if _is_torch(like) else xp.asarray(x)
+
+
+def _is_concrete(x: Array) -> bool:
+    """Whether values may be looked at: not under a compiler, an exporter or a function transform."""
+    xp = _namespace(x)
+    if xp is np:
+        return True
+    if xp.__name__ == "torch":
+        return not (
+            xp.compiler.is_compiling()
+            or xp._C._are_functorch_transforms_active()
+            or x.device.type == "meta"
+            or type(x).__name__ == "FakeTensor"
+        )
+    return not isinstance(x, sys.modules["jax"].core.Tracer)
+
+
+def _is_integer(x: Array) -> bool:
+    if _is_torch(x):
+        return not (x.is_floating_point() or x.is_complex() or x.dtype == _namespace(x).bool)
+    return np.issubdtype(x.dtype, np.integer)
+
+
+def _as_bool(mask: Array) -> Array:
+    if str(mask.dtype).rpartition(".")[2] == "bool":
+        return mask
+    # NaN compares unequal to everything, so it never counts as observed.
+    observed = mask == 1
+    if _is_concrete(mask) and not bool((observed | (mask == 0) | (mask != mask)).all()):
+        raise ValueError(
+            "`mask` holds values other than 0, 1 and NaN; it must be bool, integer or float 0/1 with 1 = observed"
+        )
+    return observed
+
+
+def _arange(stop: int, like: Array) -> Array:
+    xp = _namespace(like)
+    return xp.arange(stop, device=like.device) if _is_torch(like) else xp.arange(stop)
+
+
+def _ones(shape: tuple[int, ...], like: Array) -> Array:
+    xp = _namespace(like)
+    return xp.ones(shape, dtype=xp.bool, device=like.device) if _is_torch(like) else xp.ones(shape, dtype=bool)
+
+
+def _zeros(shape: tuple[int, ...], like: Array) -> Array:
+    return like.new_zeros(shape) if _is_torch(like) else _namespace(like).zeros(shape, dtype=like.dtype)
+
+
+def _where(condition: Array, x: Array, y: Array | int) -> Array:
+    xp = _namespace(x if hasattr(x, "dtype") else y)
+    if xp is np and isinstance(y, int):
+        return np.where(condition, x, np.zeros((), x.dtype) + y)
+    return xp.where(condition, x, y)
+
+
+def _take(x: Array, index: np.ndarray, axis: int) -> Array:
+    place = tuple(itertools.repeat(slice(None), axis))
+    return x[(*place, _same_kind(index, x))]
+
+
+def _take_along(x: Array, index: Array, axis: int) -> Array:
+    xp = _namespace(x)
+    return xp.take_along_dim(x, index, axis) if _is_torch(x) else xp.take_along_axis(x, index, axis)
+
+
+def _stable_argsort(keys: Array) -> Array:
+    xp = _namespace(keys)
+    if xp is np:
+        return np.argsort(keys, axis=1, kind="stable")
+    if xp.__name__ == "torch":
+        return xp.argsort(keys.to(xp.uint8), dim=1, stable=True)
+    return xp.argsort(keys, axis=1, stable=True)

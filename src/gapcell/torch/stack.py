@@ -1,0 +1,272 @@
+"""A stack of layers and directions over one batch: what is observed, what each layer reads, what comes out.
+
+Arrays are channels last. Sections 1 and 3 to 6 of docs/semantics.md.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from gapcell import masks
+from gapcell.spec import Spec
+from gapcell.torch import plain, recurrence
+from gapcell.torch.plan import Inputs, Plan
+from gapcell.torch.rows import Rows
+
+__all__ = ["Batch", "Parameters", "State", "run"]
+
+State = tuple[Tensor, ...]
+
+
+class Parameters(NamedTuple):
+    """One layer and direction, shaped as nn.Conv keeps them; biases may be None."""
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias: Tensor | None
+    bias_hn: Tensor | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a caller gives beside the state, in the caller's layout.
+
+    Attributes:
+        x: the input, channels at `channel_axis`.
+        mask: see `masks.resolve`.
+        lengths: see `masks.from_lengths`.
+        domain: see `masks.existing`.
+        channel_axis: of x and of an element mask.
+    """
+
+    x: Tensor
+    mask: Tensor | None
+    lengths: Tensor | None
+    domain: Tensor | None
+    channel_axis: int
+
+
+class _Seen(NamedTuple):
+    """x~ of eq. (2); u of eq. (5), or for a series `kept` of eq. (14); the domain at the output sites, (N, *S', 1)."""
+
+    x: Tensor
+    update: Tensor | None
+    domain: Tensor | None
+
+
+def run(
+    specs: Sequence[Spec], spec: Spec, parameters: Sequence[Parameters], batch: Batch, state: State, *, training: bool
+) -> tuple[Tensor, State]:
+    """Run every layer.
+
+    Args:
+        specs: of each layer, `spec.layer(index)`.
+        spec: of the stack.
+        parameters: in nn.LSTM's order: layer 0 forward, layer 0 backward, layer 1 forward, ...
+        batch: what is read.
+        state: (h, c) or (h,), each (layers·directions, N, *S', F).
+        training: whether dropout acts.
+
+    Returns:
+        output (N, T, *S', F·directions), or (N, S, F·directions) for a series, and the final state.
+    """
+    seen = _see(spec, batch)
+    x = _drop(seen.x, spec.input_dropout if training else 0.0)
+    if seen.domain is not None:
+        state = tuple(part.masked_fill(~seen.domain, 0) for part in state)
+    final: list[State] = []
+    for index, layer in enumerate(specs):
+        hold = spec.masked_output == "hold" and index == len(specs) - 1
+        outputs = []
+        for reverse in (False, True)[: spec.directions]:
+            place = len(final)
+            initial = tuple(part[place] for part in state)
+            scale = _drop_scale(initial[0], layer.recurrent_dropout if training else 0.0)
+            direction = _Direction(layer, parameters[place], scale, hold, reverse)
+            output, last = direction.run(x, seen.update, initial)
+            outputs.append(output)
+            final.append(last)
+        x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+        if index < len(specs) - 1:
+            x = _drop(x, spec.dropout if training else 0.0)
+    return x, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
+
+
+def _see(spec: Spec, batch: Batch) -> _Seen:
+    x = batch.x.movedim(batch.channel_axis, -1)
+    elements = None
+    if batch.mask is not None:
+        mask = masks._same_kind(batch.mask, batch.x)
+        elements = masks.resolve(mask, batch.x.shape, channel_axis=batch.channel_axis)
+        if elements.ndim == x.ndim:
+            elements = elements.movedim(batch.channel_axis, -1)
+    if spec.window is None:
+        exists = masks.existing(batch.lengths, batch.domain, x.shape[:-1], x)
+    else:
+        exists = _existing_events(batch, x)
+    if spec.gap == "predict" and batch.lengths is None and elements is not None:
+        _warn_of_padding(elements)
+    elements = _both(elements, exists)
+    if elements is not None:
+        x = torch.where(masks.expand(elements, x.ndim), x, 0)
+    moved = exists
+    if spec.gap == "hold" and elements is not None:
+        moved = masks.observed_sites(elements, x.ndim)
+    domain = None
+    if spec.window is None:
+        moved = _through_input_convolution(spec, moved)
+        if batch.domain is not None:
+            every_step = masks.existing(None, batch.domain, (x.shape[0], 1, *x.shape[2:-1]), x)
+            domain = _through_input_convolution(spec, every_step)[:, 0, ..., None]
+    return _Seen(x, moved, domain)
+
+
+def _existing_events(batch: Batch, x: Tensor) -> Tensor | None:
+    """The events of a series that exist: its domain speaks of events, as its lengths do."""
+    samples, events, _ = x.shape
+    within = masks.existing(batch.lengths, None, (samples, events), x)
+    if batch.domain is None:
+        return within
+    return _both(within, masks.existing(None, batch.domain, (samples, 1, events), x)[:, 0])
+
+
+def _through_input_convolution(spec: Spec, sites: Tensor | None) -> Tensor | None:
+    if sites is None or sites.ndim == 2:
+        return sites
+    return masks.through_conv(
+        sites,
+        spec.sizes("kernel_size"),
+        stride=spec.sizes("stride"),
+        padding=spec.padding,
+        dilation=spec.sizes("dilation"),
+        rule=spec.rule,
+        causal=spec.causal,
+        same_padding=spec.same_padding,
+    )
+
+
+def _both(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+    if left is None or right is None:
+        return right if left is None else left
+    ndim = max(left.ndim, right.ndim)
+    return masks.expand(left, ndim) & masks.expand(right, ndim)
+
+
+def _warn_of_padding(elements: Tensor) -> None:
+    if not masks._is_concrete(elements) or 0 in elements.shape:
+        return
+    steps = elements if elements.ndim == 2 else elements.flatten(2).any(-1)
+    if not bool(steps[:, 0].all() and steps[:, -1].all()):
+        warnings.warn(
+            'gap="predict" steps through missing values, and the mask of a row begins or ends in steps without any '
+            "observation. If these are padding, say so with lengths=; if they are real, pass lengths to silence this",
+            stacklevel=7,
+        )
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """One layer in one direction."""
+
+    spec: Spec
+    parameters: Parameters
+    dropout: Tensor | None
+    hold: bool
+    reverse: bool
+
+    def run(self, x: Tensor, update: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """Eq. (13): the backward direction is the run of the reversed sequence, its output reversed back."""
+        if self.reverse:
+            x, update = x.flip(1), None if update is None else update.flip(1)
+        output, state = (self._sites if self.spec.window is None else self._series)(x, update, state)
+        return output.flip(1) if self.reverse else output, state
+
+    def _series(self, x: Tensor, kept: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """Section 6."""
+        window, (samples, events, _) = self.spec.window, x.shape
+        assert window is not None  # noqa: S101 # `run` chose this by it
+        counts = None
+        if kept is not None:
+            x, counts = masks.compact(x, kept)
+        valid = x.new_ones((samples, events), dtype=torch.bool)
+        if counts is not None:
+            valid = masks.from_lengths(counts, events)
+        whole = counts is None and events % window == 0
+        update = None if whole else masks.windows(valid, window)
+        y, final = self._sites(masks.windows(x, window), update, state)
+        y = masks.from_windows(y, events)
+        if kept is not None:
+            y = masks.scatter(y, kept, state[0][:, -1].to(y.dtype) if self.hold else None)
+        return y, final
+
+    def _sites(self, x: Tensor, update: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """Sections 2 and 3 over (N, T, *S, C); `update` is (N, T) or (N, T, *S')."""
+        samples, steps = x.shape[:2]
+        traced = _traced()
+        exporting = traced and torch.compiler.is_exporting()
+        if exporting:
+            rows = Rows(samples, steps, ())
+        elif traced or update is None:
+            rows = Rows.everything(samples, steps)
+        else:
+            rows = Rows.where_active(update if update.ndim == 2 else update.flatten(2).any(-1))
+        packed = None
+        if update is not None and (traced or update.ndim > 2):
+            packed = masks.expand(rows.pack(update), x.ndim - 1)
+            if not traced and bool(packed.all()):
+                packed = None
+        plan = Plan.of(self.spec, tuple(x.shape[2:-1]), rows.batch_sizes)
+        inputs = self._inputs(plan, rows, x, state, packed)
+        if exporting:
+            hs, *final = plain.scan(plan, inputs, steps)
+        else:
+            hs, *final = (plain if traced else recurrence).run(plan, inputs)
+        if packed is not None and not self.hold:
+            hs = torch.where(packed, hs, 0)
+        output = rows.unpack(hs.to(inputs.x.dtype), inputs.h if self.hold else None)
+        return output, tuple(rows.unsort(part) for part in final)
+
+    def _inputs(self, plan: Plan, rows: Rows, x: Tensor, state: State, update: Tensor | None) -> Inputs:
+        weight_ih, weight_hh, bias, recurrent_bias = self.parameters
+        device = x.device.type
+        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        return Inputs(
+            x=plan.pad_input(rows.pack(x)).to(low),
+            h=rows.sort(state[0]),
+            c=rows.sort(state[1]) if len(state) > 1 else None,
+            weight_ih=weight_ih.to(low),
+            weight_hh=weight_hh.to(low),
+            bias=None if bias is None else bias.to(low),
+            recurrent_bias=recurrent_bias,
+            dropout=None if self.dropout is None else rows.sort(self.dropout),
+            update=update,
+        )
+
+
+def _traced() -> bool:
+    """Whether a compiler, an exporter, a function transform or forward-mode differentiation is looking."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or getattr(forward_ad, "_current_level", -1) >= 0
+    )
+
+
+def _drop(x: Tensor, probability: float) -> Tensor:
+    scale = _drop_scale(x, probability)
+    return x if scale is None else x * scale.view(x.shape[0], *(1,) * (x.ndim - 2), -1)
+
+
+def _drop_scale(x: Tensor, probability: float) -> Tensor | None:
+    """One draw a sequence and channel, (N, C)."""
+    if not probability:
+        return None
+    return F.dropout(x.new_ones((x.shape[0], x.shape[-1])), probability)
