@@ -135,7 +135,7 @@ def existing(lengths: Array | None, domain: Array | None, shape: Sequence[int], 
 
 def expand(mask: Array, ndim: int) -> Array:
     """The mask with axes of size 1 behind, so that it selects from an array of `ndim` axes it leads."""
-    return mask.reshape((*mask.shape, *(1,) * (ndim - mask.ndim)))
+    return mask[(..., *(None,) * (ndim - mask.ndim))]
 
 
 def observed_sites(elements: Array, ndim: int) -> Array:
@@ -211,7 +211,7 @@ def scatter(y: Array, mask: Array, held: Array | None = None) -> Array:
         (N, S, ...).
     """
     place = mask.cumsum(1) - 1
-    spread = _take_along(y, expand(_where(place < 0, 0, place), y.ndim), 1)
+    spread = _take_along(y, expand(_where(place >= 0, place, 0), y.ndim), 1)
     if held is None:
         return _where(expand(mask, y.ndim), spread, 0)
     return _where(expand(place >= 0, y.ndim), spread, held[:, None])
@@ -219,17 +219,21 @@ def scatter(y: Array, mask: Array, held: Array | None = None) -> Array:
 
 def windows(x: Array, window: int) -> Array:
     """A series (N, S, ...) cut into windows: (N, ceil(S/W), W, ...), zeros (False) at the end, eq. (16)."""
-    samples, events, *rest = x.shape
+    events = x.shape[1]
     steps = (events + window - 1) // window
-    missing = steps * window - events
-    filler = _zeros((samples, missing, *rest), x)
-    return _namespace(x).concatenate([x, filler], 1).reshape((samples, steps, window, *rest))
+    place = _arange(steps, x)[:, None] * window + _arange(window, x)
+    exists = place < events
+    return _where(expand(exists[None], x.ndim + 1), x[:, _where(exists, place, 0)], 0)
 
 
 def from_windows(y: Array, events: int) -> Array:
     """The way back from `windows`: (N, T, W, ...) to (N, events, ...)."""
     samples, steps, window, *rest = y.shape
-    return y.reshape((samples, steps * window, *rest))[:, :events]
+    if _is_concrete(y):
+        return y.reshape((samples, steps * window, *rest))[:, :events]
+    # A reshape and a slice would oblige an exporter to prove that `events` fits, which it cannot for a dynamic number.
+    place = _arange(events, y)
+    return y[:, place // window, place % window]
 
 
 def last_valid(y: Array, mask: Array) -> Array:
@@ -261,11 +265,14 @@ def _check_lengths(start: Array | None, stop: Array, steps: int) -> None:
         )
 
 
-def _taps(spec: Spec, sites: tuple[int, ...]) -> list[np.ndarray]:
+# Positions are lists of int, not arrays: torch.compile would trace NumPy code into the graph.
+Taps = list[list[int]]
+
+
+def _taps(spec: Spec, sites: tuple[int, ...]) -> list[Taps]:
     """Input positions (S', taps) each output site reads a site axis; under rule "centre" only the deciding one."""
     taps = []
     geometry = zip(
-        sites,
         spec.output_sites(sites),
         spec.input_padding(sites),
         spec.sizes("kernel_size"),
@@ -273,25 +280,26 @@ def _taps(spec: Spec, sites: tuple[int, ...]) -> list[np.ndarray]:
         spec.sizes("dilation"),
         strict=True,
     )
-    for _, out, (left, _), kernel, stride, dilation in geometry:
-        first = np.arange(out)[:, None] * stride - left
+    for out, (left, _), kernel, stride, dilation in geometry:
         span = dilation * (kernel - 1)
-        centre = span if spec.causal else span // 2
-        reach = np.asarray([centre]) if spec.rule == "centre" else np.arange(kernel) * dilation
-        taps.append(first + reach)
+        reach = [tap * dilation for tap in range(kernel)]
+        if spec.rule == "centre":
+            reach = [span if spec.causal else span // 2]
+        taps.append([[site * stride - left + offset for offset in reach] for site in range(out)])
     return taps
 
 
-def _combine(mask: Array, taps: np.ndarray, axis: int, rule: str) -> Array:
+def _combine(mask: Array, taps: Taps, axis: int, rule: str) -> Array:
     size = mask.shape[axis]
-    if rule == "centre" and np.array_equal(taps[:, 0], np.arange(size)):
-        return mask
-    inside = (taps >= 0) & (taps < size)
-    read = _take(mask, np.clip(taps, 0, max(size - 1, 0)), axis)
-    inside = expand(_same_kind(inside, mask), mask.ndim - axis + 1)
-    if rule == "all":
-        return (read | ~inside).all(axis + 1)
-    return (read & inside).any(axis + 1)
+    if rule == "centre":
+        centres = [positions[0] for positions in taps]
+        return mask if centres == list(range(size)) else _take(mask, centres, axis)
+    read = _take(mask, [[min(max(position, 0), size - 1) for position in positions] for positions in taps], axis)
+    inside = _same_kind([[0 <= position < size for position in positions] for positions in taps], mask)
+    inside = expand(inside, mask.ndim - axis + 1)
+    some = (read & inside).any(axis + 1)
+    # Without `some`, a kernel that reads nothing but padding would count as wholly observed.
+    return (read | ~inside).all(axis + 1) & some if rule == "all" else some
 
 
 # One name for what the array libraries call differently. ---------------------------------------------------------
@@ -367,20 +375,21 @@ def _zeros(shape: tuple[int, ...], like: Array) -> Array:
 
 
 def _where(condition: Array, x: Array, y: Array | int) -> Array:
-    xp = _namespace(x if hasattr(x, "dtype") else y)
-    if xp is np and isinstance(y, int):
-        return np.where(condition, x, np.zeros((), x.dtype) + y)
-    return xp.where(condition, x, y)
+    # A bare 0 would turn a mask into integers.
+    return _namespace(x).where(condition, x, _zeros((), x) if isinstance(y, int) else y)
 
 
-def _take(x: Array, index: np.ndarray, axis: int) -> Array:
+def _take(x: Array, index: list[int] | Taps, axis: int) -> Array:
     place = tuple(itertools.repeat(slice(None), axis))
     return x[(*place, _same_kind(index, x))]
 
 
 def _take_along(x: Array, index: Array, axis: int) -> Array:
     xp = _namespace(x)
-    return xp.take_along_dim(x, index, axis) if _is_torch(x) else xp.take_along_axis(x, index, axis)
+    if _is_torch(x):
+        # take_along_dim would freeze the number of rows in an export.
+        return xp.gather(x, axis, index.expand(*index.shape[: axis + 1], *x.shape[axis + 1 :]))
+    return xp.take_along_axis(x, index, axis)
 
 
 def _stable_argsort(keys: Array) -> Array:

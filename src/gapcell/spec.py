@@ -117,8 +117,13 @@ class Spec:
             raise ValueError(f"`window` cuts a series (N, S, C) and needs rank 1, but `rank` is {self.rank}")
         if self.stride != (1,) or self.padding == "valid":
             raise ValueError(
-                f'`window` needs stride 1 and padding "same", but stride is {self.stride[0]} and padding is '  # pyrefly: ignore[bad-index] # a tuple since __post_init__
-                f'"{self.padding}": an event must keep its place'
+                f'`window` keeps every event\'s place, so it needs stride 1 and padding "same", but stride is '
+                f'{self.stride} and padding is "{self.padding}"'
+            )
+        if self.mask_rule in ("all", "any"):
+            raise ValueError(
+                f'`window` keeps every event\'s place, so `mask_rule` must be "centre" or None, but it is '
+                f'"{self.mask_rule}"'
             )
 
     @property
@@ -173,8 +178,10 @@ class Spec:
         """Sites after the first layer's input convolution (section 4).
 
         Raises:
-            ValueError: the kernel is larger than the input under "valid".
+            ValueError: a site axis is empty, or the kernel is larger than the input under "valid".
         """
+        if 0 in sites:
+            raise ValueError(f"the input has sites {tuple(sites)}, expected at least one on each of the {self.rank} axes")
         if self.padding == "same":
             return tuple(-(-size // stride) for size, stride in zip(sites, self.sizes("stride"), strict=True))
         spans = self._spans()

@@ -85,11 +85,13 @@ class LSTM:
 
     def backward(self, dh, dc, before, after, kept, update):  # noqa: D102 # Cell
         passed, dc_held = None, dc
+        i, f, g, o = kept[0].chunk(4, -1)
+        # h' = o tanh(c'): a division is several times cheaper than tanh, and where o is tiny its factor o hides the rest.
+        tanh_c = after[0] / o.clamp(min=torch.finfo(o.dtype).tiny)
         if update is not None:
             passed = dh.masked_fill(update, 0)
             dh, dc = dh.masked_fill(~update, 0), dc.masked_fill(~update, 0)
-        i, f, g, o = kept[0].chunk(4, -1)
-        tanh_c = torch.tanh(after[1])
+            tanh_c.masked_fill_(~update, 0)  # a held h is not o tanh(c'): the quotient may overflow, and 0 * inf is NaN
         dc_now = dh * o
         _tanh_backward(dc_now, tanh_c, grad_input=dc_now).add_(dc)
         _sigmoid_backward(tanh_c.mul_(dh), o, grad_input=o)

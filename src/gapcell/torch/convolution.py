@@ -42,6 +42,11 @@ class Convolution:
         padding, stride, dilation = self._geometry()
         return self._leave(conv(self._enter(x), prepared, bias, stride, padding, dilation))
 
+    def traceable(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`forward` with the weight as it is and no say on memory, which compilers and exporters settle themselves."""
+        conv = (F.conv1d, F.conv2d, F.conv3d)[self._rank - 1]
+        return conv(x.movedim(-1, 1), weight, bias, self.stride, self.padding, self.dilation).movedim(1, -1)
+
     def input_gradient(self, gradient: Tensor, x: Tensor, prepared: Tensor) -> Tensor:
         """The gradient for x, (rows, *S, in), from that of the output."""
         return self._leave(self._backward(gradient, x, prepared, (True, False, False))[0])

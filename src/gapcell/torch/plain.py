@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from gapcell import cell
-from gapcell.spec import Spec
 from gapcell.torch.plan import Inputs, Plan
 
 __all__ = ["run", "scan"]
@@ -49,23 +48,29 @@ def run(plan: Plan, inputs: Inputs) -> tuple[Tensor, ...]:
     return (hs, *(torch.cat([part[index] for part in parts]) for index in range(len(state))))
 
 
-def scan(plan: Plan, inputs: Inputs, steps: int) -> tuple[Tensor, ...]:
-    """`run` over all pairs through torch's scan operator, which keeps the number of steps dynamic in an export."""
-    from torch._higher_order_ops.scan import scan as torch_scan
+def scan(plan: Plan, inputs: Inputs) -> tuple[Tensor, ...]:
+    """The recurrence over all steps through torch's scan operator, which keeps their number dynamic in an export.
 
-    def by_step(packed: Tensor) -> Tensor:
-        return packed.unflatten(0, (steps, -1))
+    Args:
+        plan: its `batch_sizes` are not used.
+        inputs: with x (T, N, *S, C) and update (T, N, *S', 1), steps first and not flattened.
+
+    Returns:
+        hs (T, N, *S', F), then the final state.
+    """
+    from torch._higher_order_ops.scan import scan as torch_scan
 
     def combine(state: list[Tensor], here: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         update = here[1] if inputs.update is not None else None
-        new = _step(plan, inputs, here[0], tuple(state), update, inputs.dropout)
-        return list(new), new[0].clone()  # the operator's outputs may not share memory
+        from_input = _from_input(plan, inputs._replace(x=here[0]))
+        new = _step(plan, inputs, from_input, tuple(state), update, inputs.dropout)
+        return [part.contiguous() for part in new], new[0].clone()  # the operator's outputs may not share memory
 
-    xs = [by_step(_from_input(plan, inputs))]
-    if inputs.update is not None:
-        xs.append(by_step(inputs.update))
-    final, outputs = torch_scan(combine, [part.clone() for part in _initial(inputs)], xs)
-    return (outputs.flatten(0, 1), *final)
+    xs = [part.contiguous() for part in (inputs.x, inputs.update) if part is not None]
+    # The operator cannot differentiate the slices that read the previous window; an export of a series only infers.
+    with torch.set_grad_enabled(torch.is_grad_enabled() and plan.spec.window is None):
+        final, outputs = torch_scan(combine, [part.clone() for part in _initial(inputs)], xs)
+    return (outputs, *final)
 
 
 def _initial(inputs: Inputs) -> cell.State:
@@ -73,17 +78,14 @@ def _initial(inputs: Inputs) -> cell.State:
 
 
 def _from_input(plan: Plan, inputs: Inputs) -> Tensor:
-    convolution = plan.input_convolution
-    return convolution.forward(inputs.x, convolution.prepare(inputs.weight_ih), inputs.bias).to(inputs.h.dtype)
+    return plan.input_convolution.traceable(inputs.x, inputs.weight_ih, inputs.bias).to(inputs.h.dtype)
 
 
 def _step(
     plan: Plan, inputs: Inputs, from_input: Tensor, state: cell.State, update: Tensor | None, dropout: Tensor | None
 ) -> cell.State:
-    convolution, weight = plan.recurrent_convolution, inputs.weight_hh
-    h = plan.enter_state(state[0], dropout).to(weight.dtype)
-    from_state = convolution.forward(h, convolution.prepare(weight)).to(state[0].dtype)
-    spec: Spec = plan.spec
+    h = plan.enter_state(state[0], dropout).to(inputs.weight_hh.dtype)
+    from_state = plan.recurrent_convolution.traceable(h, inputs.weight_hh).to(state[0].dtype)
     return cell.step(
-        _OPERATIONS, spec, from_input, from_state, state, update=update, recurrent_bias=inputs.recurrent_bias
+        _OPERATIONS, plan.spec, from_input, from_state, state, update=update, recurrent_bias=inputs.recurrent_bias
     )

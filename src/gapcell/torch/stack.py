@@ -199,7 +199,7 @@ class _Direction:
         valid = x.new_ones((samples, events), dtype=torch.bool)
         if counts is not None:
             valid = masks.from_lengths(counts, events)
-        whole = counts is None and events % window == 0
+        whole = counts is None and not _traced() and events % window == 0
         update = None if whole else masks.windows(valid, window)
         y, final = self._sites(masks.windows(x, window), update, state)
         y = masks.from_windows(y, events)
@@ -211,10 +211,9 @@ class _Direction:
         """Sections 2 and 3 over (N, T, *S, C); `update` is (N, T) or (N, T, *S')."""
         samples, steps = x.shape[:2]
         traced = _traced()
-        exporting = traced and torch.compiler.is_exporting()
-        if exporting:
-            rows = Rows(samples, steps, ())
-        elif traced or update is None:
+        if traced and torch.compiler.is_exporting():
+            return self._scanned(x, update, state)
+        if traced or update is None:
             rows = Rows.everything(samples, steps)
         else:
             rows = Rows.where_active(update if update.ndim == 2 else update.flatten(2).any(-1))
@@ -224,29 +223,38 @@ class _Direction:
             if not traced and bool(packed.all()):
                 packed = None
         plan = Plan.of(self.spec, tuple(x.shape[2:-1]), rows.batch_sizes)
-        inputs = self._inputs(plan, rows, x, state, packed)
-        if exporting:
-            hs, *final = plain.scan(plan, inputs, steps)
-        else:
-            hs, *final = (plain if traced else recurrence).run(plan, inputs)
+        scale = None if self.dropout is None else rows.sort(self.dropout)
+        inputs = self._inputs(plan, rows.pack(x), tuple(rows.sort(part) for part in state), scale, packed)
+        hs, *final = (plain if traced else recurrence).run(plan, inputs)
         if packed is not None and not self.hold:
             hs = torch.where(packed, hs, 0)
         output = rows.unpack(hs.to(inputs.x.dtype), inputs.h if self.hold else None)
         return output, tuple(rows.unsort(part) for part in final)
 
-    def _inputs(self, plan: Plan, rows: Rows, x: Tensor, state: State, update: Tensor | None) -> Inputs:
+    def _scanned(self, x: Tensor, update: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """`_sites` for an exporter: no loop that would freeze T, nothing that looks at values."""
+        if update is not None:
+            update = masks.expand(update, x.ndim).transpose(0, 1)
+        plan = Plan.of(self.spec, tuple(x.shape[2:-1]), ())
+        inputs = self._inputs(plan, x.transpose(0, 1), state, self.dropout, update)
+        hs, *final = plain.scan(plan, inputs)
+        if update is not None and not self.hold:
+            hs = torch.where(update, hs, 0)
+        return hs.transpose(0, 1).to(inputs.x.dtype), tuple(final)
+
+    def _inputs(self, plan: Plan, x: Tensor, state: State, scale: Tensor | None, update: Tensor | None) -> Inputs:
         weight_ih, weight_hh, bias, recurrent_bias = self.parameters
         device = x.device.type
         low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         return Inputs(
-            x=plan.pad_input(rows.pack(x)).to(low),
-            h=rows.sort(state[0]),
-            c=rows.sort(state[1]) if len(state) > 1 else None,
+            x=plan.pad_input(x).to(low),
+            h=state[0],
+            c=state[1] if len(state) > 1 else None,
             weight_ih=weight_ih.to(low),
             weight_hh=weight_hh.to(low),
             bias=None if bias is None else bias.to(low),
             recurrent_bias=recurrent_bias,
-            dropout=None if self.dropout is None else rows.sort(self.dropout),
+            dropout=scale,
             update=update,
         )
 
