@@ -1,0 +1,26 @@
+"""Backends and data that a machine may lack: skipped by name on a user's, a failure where they are required."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+REQUIRED = frozenset(filter(None, os.environ.get("REQUIRE_BACKENDS", "").split(",")))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    missing = sorted(name for name in REQUIRED if importlib.util.find_spec(name) is None)
+    if missing:
+        raise pytest.UsageError(f"REQUIRE_BACKENDS names {', '.join(missing)}, which cannot be imported here")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of data sets that are used but never copied into the project."""
+    folder = Path(os.environ.get("GAPCELL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets at {folder} (set GAPCELL_DATA)")
+    return folder
