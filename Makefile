@@ -23,7 +23,7 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@echo "==> types"
-	$(BIN)/pyrefly check --summarize-errors
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	@echo "==> tests"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 $(PYTEST_ARGS)
 

@@ -28,7 +28,7 @@ class Operations(Protocol):
         ...
 
     def where(self, condition: Array, x: Array, y: Array) -> Array:
-        """x where the condition is True, else y; a select, so that NaN does not pass."""
+        """Select x where the condition is True, else y; NaN in what is not selected does not pass."""
         ...
 
     def split(self, x: Array, parts: int) -> tuple[Array, ...]:

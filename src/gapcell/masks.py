@@ -6,13 +6,12 @@ caller has not imported. In every mask True means "observed" (docs/semantics.md,
 
 from __future__ import annotations
 
-import itertools
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from gapcell import arrays
 from gapcell.spec import Spec
 
 __all__ = [
@@ -30,7 +29,8 @@ __all__ = [
     "windows",
 ]
 
-Array = Any  # a NumPy, PyTorch or JAX array; what comes in goes out
+Array = arrays.Array
+Taps = list[list[int]]  # not an array: torch.compile would trace NumPy code into the graph
 
 
 def from_lengths(lengths: Array | Sequence[int], steps: int) -> Array:
@@ -47,23 +47,23 @@ def from_lengths(lengths: Array | Sequence[int], steps: int) -> Array:
         ValueError: the shape fits neither form, the type is not integer, or a value is outside 0..T or start > stop
             (checked where the values are concrete; under tracing they are clamped).
     """
-    lengths = _as_array(lengths)
+    lengths = arrays.as_array(lengths)
     shape = tuple(lengths.shape)
     if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 2):
         raise ValueError(f"`lengths` has shape {shape}, expected (N,) or (N, 2) with start and stop")
-    if not _is_integer(lengths):
+    if not arrays.is_integer(lengths):
         raise ValueError(f"`lengths` has dtype {lengths.dtype}, expected integers counting steps")
     start, stop = (None, lengths) if len(shape) == 1 else (lengths[:, 0], lengths[:, 1])
-    if _is_concrete(lengths):
+    if arrays.is_concrete(lengths):
         _check_lengths(start, stop, steps)
-    step = _arange(steps, lengths)[None, :]
+    step = arrays.arange(steps, lengths)[None, :]
     within = step < stop[:, None]
     return within if start is None else within & (step >= start[:, None])
 
 
 def from_nan(x: Array) -> Array:
     """Where `x` holds a value: True where it is not NaN, same shape as `x`."""
-    return ~_namespace(x).isnan(_as_array(x))
+    return ~arrays.namespace(x).isnan(arrays.as_array(x))
 
 
 def resolve(mask: Array, shape: Sequence[int], *, channel_axis: int = -1) -> Array:
@@ -81,7 +81,7 @@ def resolve(mask: Array, shape: Sequence[int], *, channel_axis: int = -1) -> Arr
     Raises:
         ValueError: rank or sizes do not fit exactly, or a concrete value is neither 0, 1 nor NaN.
     """
-    mask, shape = _as_array(mask), tuple(shape)
+    mask, shape = arrays.as_array(mask), tuple(shape)
     channel_axis %= len(shape)
     sites = shape[:channel_axis] + shape[channel_axis + 1 :]
     fitting = {len(kind): kind for kind in (shape[:2], sites, shape)}
@@ -112,7 +112,7 @@ def existing(lengths: Array | None, domain: Array | None, shape: Sequence[int], 
     samples, steps, *sites = shape
     within = None
     if lengths is not None:
-        lengths = _same_kind(lengths, like)
+        lengths = arrays.same_kind(lengths, like)
         if tuple(lengths.shape[:1]) != (samples,):
             raise ValueError(
                 f"`lengths` has shape {tuple(lengths.shape)}, but the input has {samples} rows (N, T, *S) = "
@@ -121,15 +121,15 @@ def existing(lengths: Array | None, domain: Array | None, shape: Sequence[int], 
         within = from_lengths(lengths, steps)
     if domain is None:
         return within
-    domain = _same_kind(domain, like)
+    domain = arrays.same_kind(domain, like)
     if tuple(domain.shape) not in ((samples, *sites), tuple(sites)):
         raise ValueError(
             f"`domain` has shape {tuple(domain.shape)}, but the input has sites (N, T, *S) = {tuple(shape)}: "
             f"expected {(samples, *sites)} or {tuple(sites)}"
         )
-    domain = _as_bool(domain)
+    domain = _as_bool(domain, "domain")
     domain = domain[:, None] if domain.ndim == len(sites) + 1 else domain[None, None]
-    everywhere = _ones(tuple(shape), like)
+    everywhere = arrays.ones(tuple(shape), like)
     return everywhere & domain if within is None else everywhere & domain & expand(within, len(shape))
 
 
@@ -139,7 +139,7 @@ def expand(mask: Array, ndim: int) -> Array:
 
 
 def observed_sites(elements: Array, ndim: int) -> Array:
-    """v of eq. (3) from e: an element mask of `ndim` axes loses its channels (last); others are returned as is."""
+    """Reduce e to v of eq. (3): an element mask of `ndim` axes loses its channels (last); others are returned as is."""
     return elements.any(-1) if elements.ndim == ndim else elements
 
 
@@ -158,8 +158,10 @@ def through_conv(
 
     Args:
         mask: (N, T, *S) bool, True where observed.
-        kernel_size: taps, one int or one a site axis; likewise `stride` and `dilation`.
+        kernel_size: taps, one int or one a site axis.
+        stride: likewise.
         padding: "same" or "valid".
+        dilation: as kernel_size.
         rule: "centre", "all" (all taps inside the array) or "any"; None takes "all" under "valid", else "centre".
         causal: the convolution looks back only.
         same_padding: where "same" places its zeros: as "torch" or as "keras" does.
@@ -173,7 +175,9 @@ def through_conv(
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "mask_rule": rule}
     options |= {"causal": causal, "same_padding": same_padding}
     rank = mask.ndim - 2
-    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    sizes: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
     kernel = kernel_size if isinstance(kernel_size, int) else tuple(kernel_size)
     spec = Spec(rank=rank, in_channels=1, filters=1, kernel_size=kernel, **sizes)
     for axis, taps in enumerate(_taps(spec, tuple(mask.shape[2:])), start=2):
@@ -191,11 +195,11 @@ def compact(x: Array, mask: Array) -> tuple[Array, Array]:
     Returns:
         x with zeros (False) behind the kept events, and their number a row, (N,) int.
     """
-    order = _stable_argsort(~mask)
-    moved = _take_along(x, expand(order, x.ndim), 1)
+    order = arrays.stable_argsort(~mask)
+    moved = arrays.take_along(x, expand(order, x.ndim), 1)
     counts = mask.sum(1)
     kept = expand(from_lengths(counts, x.shape[1]), x.ndim)
-    return _where(kept, moved, 0), counts
+    return arrays.where(kept, moved, 0), counts
 
 
 def scatter(y: Array, mask: Array, held: Array | None = None) -> Array:
@@ -211,28 +215,28 @@ def scatter(y: Array, mask: Array, held: Array | None = None) -> Array:
         (N, S, ...).
     """
     place = mask.cumsum(1) - 1
-    spread = _take_along(y, expand(_where(place >= 0, place, 0), y.ndim), 1)
+    spread = arrays.take_along(y, expand(arrays.where(place >= 0, place, 0), y.ndim), 1)
     if held is None:
-        return _where(expand(mask, y.ndim), spread, 0)
-    return _where(expand(place >= 0, y.ndim), spread, held[:, None])
+        return arrays.where(expand(mask, y.ndim), spread, 0)
+    return arrays.where(expand(place >= 0, y.ndim), spread, held[:, None])
 
 
 def windows(x: Array, window: int) -> Array:
     """A series (N, S, ...) cut into windows: (N, ceil(S/W), W, ...), zeros (False) at the end, eq. (16)."""
     events = x.shape[1]
     steps = (events + window - 1) // window
-    place = _arange(steps, x)[:, None] * window + _arange(window, x)
+    place = arrays.arange(steps, x)[:, None] * window + arrays.arange(window, x)
     exists = place < events
-    return _where(expand(exists[None], x.ndim + 1), x[:, _where(exists, place, 0)], 0)
+    return arrays.where(expand(exists[None], x.ndim + 1), x[:, arrays.where(exists, place, 0)], 0)
 
 
 def from_windows(y: Array, events: int) -> Array:
     """The way back from `windows`: (N, T, W, ...) to (N, events, ...)."""
     samples, steps, window, *rest = y.shape
-    if _is_concrete(y):
+    if arrays.is_concrete(y):
         return y.reshape((samples, steps * window, *rest))[:, :events]
     # A reshape and a slice would oblige an exporter to prove that `events` fits, which it cannot for a dynamic number.
-    place = _arange(events, y)
+    place = arrays.arange(events, y)
     return y[:, place // window, place % window]
 
 
@@ -246,11 +250,27 @@ def last_valid(y: Array, mask: Array) -> Array:
     Returns:
         (N, ...), y without its step axis.
     """
-    mask = _as_bool(_as_array(mask))
+    mask = _as_bool(arrays.as_array(mask))
     if tuple(y.shape[: mask.ndim]) != tuple(mask.shape):
-        raise ValueError(f"`mask` has shape {tuple(mask.shape)}, but `y` {tuple(y.shape)}: expected leading axes of `y`")
+        raise ValueError(
+            f"`mask` has shape {tuple(mask.shape)}, but `y` {tuple(y.shape)}: expected leading axes of `y`"
+        )
     is_last = mask & (mask.cumsum(1) == mask.sum(1)[:, None])
-    return _where(expand(is_last, y.ndim), y, 0).sum(1)
+    return arrays.where(expand(is_last, y.ndim), y, 0).sum(1)
+
+
+def _as_bool(mask: Array, name: str = "mask") -> Array:
+    if str(mask.dtype).rpartition(".")[2] == "bool":
+        return mask
+    if "complex" in str(mask.dtype):
+        raise ValueError(f"`{name}` has dtype {mask.dtype}, expected bool, integer or float 0/1 with 1 = observed")
+    # NaN compares unequal to everything, so it never counts as observed.
+    observed = mask == 1
+    if arrays.is_concrete(mask) and not bool((observed | (mask == 0) | (mask != mask)).all()):
+        raise ValueError(
+            f"`{name}` holds values other than 0, 1 and NaN; it must be bool, integer or float 0/1 with 1 = observed"
+        )
+    return observed
 
 
 def _check_lengths(start: Array | None, stop: Array, steps: int) -> None:
@@ -260,19 +280,19 @@ def _check_lengths(start: Array | None, stop: Array, steps: int) -> None:
     if wrong.size:
         row = int(wrong[0])
         raise ValueError(
-            f"`lengths` says steps {int(start[row])} to {int(stop[row])} for row {row}, but the input has {steps} steps: "
-            f"expected 0 <= start <= stop <= {steps} (shapes {stop.shape} and {steps} steps)"
+            f"`lengths` says steps {int(start[row])} to {int(stop[row])} for row {row}, but the input has {steps} "
+            f"steps: expected 0 <= start <= stop <= {steps} (shapes {stop.shape} and {steps} steps)"
         )
 
 
-# Positions are lists of int, not arrays: torch.compile would trace NumPy code into the graph.
-Taps = list[list[int]]
-
-
 def _taps(spec: Spec, sites: tuple[int, ...]) -> list[Taps]:
-    """Input positions (S', taps) each output site reads a site axis; under rule "centre" only the deciding one."""
+    """Input positions (S', taps) that decide for each output site, a site axis at a time.
+
+    Under rule "centre", and where no tap lies inside the array, only the centre decides; it always lies inside.
+    """
     taps = []
     geometry = zip(
+        sites,
         spec.output_sites(sites),
         spec.input_padding(sites),
         spec.sizes("kernel_size"),
@@ -280,12 +300,17 @@ def _taps(spec: Spec, sites: tuple[int, ...]) -> list[Taps]:
         spec.sizes("dilation"),
         strict=True,
     )
-    for out, (left, _), kernel, stride, dilation in geometry:
+    for size, out, (left, _), kernel, stride, dilation in geometry:
         span = dilation * (kernel - 1)
-        reach = [tap * dilation for tap in range(kernel)]
-        if spec.rule == "centre":
-            reach = [span if spec.causal else span // 2]
-        taps.append([[site * stride - left + offset for offset in reach] for site in range(out)])
+        centre = [span if spec.causal else span // 2]
+        reach = centre if spec.rule == "centre" else [tap * dilation for tap in range(kernel)]
+        axis = []
+        for site in range(out):
+            first = site * stride - left
+            positions = [first + offset for offset in reach]
+            inside = any(0 <= position < size for position in positions)
+            axis.append(positions if inside else [first + offset for offset in centre * kernel])
+        taps.append(axis)
     return taps
 
 
@@ -293,109 +318,8 @@ def _combine(mask: Array, taps: Taps, axis: int, rule: str) -> Array:
     size = mask.shape[axis]
     if rule == "centre":
         centres = [positions[0] for positions in taps]
-        return mask if centres == list(range(size)) else _take(mask, centres, axis)
-    read = _take(mask, [[min(max(position, 0), size - 1) for position in positions] for positions in taps], axis)
-    inside = _same_kind([[0 <= position < size for position in positions] for positions in taps], mask)
+        return mask if centres == list(range(size)) else arrays.take(mask, centres, axis)
+    read = arrays.take(mask, [[min(max(position, 0), size - 1) for position in positions] for positions in taps], axis)
+    inside = arrays.same_kind([[0 <= position < size for position in positions] for positions in taps], mask)
     inside = expand(inside, mask.ndim - axis + 1)
-    some = (read & inside).any(axis + 1)
-    # Without `some`, a kernel that reads nothing but padding would count as wholly observed.
-    return (read | ~inside).all(axis + 1) & some if rule == "all" else some
-
-
-# One name for what the array libraries call differently. ---------------------------------------------------------
-
-
-def _namespace(x: Array) -> Any:
-    root = type(x).__module__.partition(".")[0]
-    if root == "torch" or (torch := sys.modules.get("torch")) is not None and isinstance(x, torch.Tensor):
-        return sys.modules["torch"]
-    if root in ("jax", "jaxlib"):
-        return sys.modules["jax.numpy"]
-    return np
-
-
-def _is_torch(x: Array) -> bool:
-    return _namespace(x).__name__ == "torch"
-
-
-def _as_array(x: Array | Sequence[Any]) -> Array:
-    return np.asarray(x) if _namespace(x) is np else x
-
-
-def _same_kind(x: Array | Sequence[Any], like: Array) -> Array:
-    xp = _namespace(like)
-    return xp.as_tensor(x, device=like.device) if _is_torch(like) else xp.asarray(x)
-
-
-def _is_concrete(x: Array) -> bool:
-    """Whether values may be looked at: not under a compiler, an exporter or a function transform."""
-    xp = _namespace(x)
-    if xp is np:
-        return True
-    if xp.__name__ == "torch":
-        return not (
-            xp.compiler.is_compiling()
-            or xp._C._are_functorch_transforms_active()
-            or x.device.type == "meta"
-            or type(x).__name__ == "FakeTensor"
-        )
-    return not isinstance(x, sys.modules["jax"].core.Tracer)
-
-
-def _is_integer(x: Array) -> bool:
-    if _is_torch(x):
-        return not (x.is_floating_point() or x.is_complex() or x.dtype == _namespace(x).bool)
-    return np.issubdtype(x.dtype, np.integer)
-
-
-def _as_bool(mask: Array) -> Array:
-    if str(mask.dtype).rpartition(".")[2] == "bool":
-        return mask
-    # NaN compares unequal to everything, so it never counts as observed.
-    observed = mask == 1
-    if _is_concrete(mask) and not bool((observed | (mask == 0) | (mask != mask)).all()):
-        raise ValueError(
-            "`mask` holds values other than 0, 1 and NaN; it must be bool, integer or float 0/1 with 1 = observed"
-        )
-    return observed
-
-
-def _arange(stop: int, like: Array) -> Array:
-    xp = _namespace(like)
-    return xp.arange(stop, device=like.device) if _is_torch(like) else xp.arange(stop)
-
-
-def _ones(shape: tuple[int, ...], like: Array) -> Array:
-    xp = _namespace(like)
-    return xp.ones(shape, dtype=xp.bool, device=like.device) if _is_torch(like) else xp.ones(shape, dtype=bool)
-
-
-def _zeros(shape: tuple[int, ...], like: Array) -> Array:
-    return like.new_zeros(shape) if _is_torch(like) else _namespace(like).zeros(shape, dtype=like.dtype)
-
-
-def _where(condition: Array, x: Array, y: Array | int) -> Array:
-    # A bare 0 would turn a mask into integers.
-    return _namespace(x).where(condition, x, _zeros((), x) if isinstance(y, int) else y)
-
-
-def _take(x: Array, index: list[int] | Taps, axis: int) -> Array:
-    place = tuple(itertools.repeat(slice(None), axis))
-    return x[(*place, _same_kind(index, x))]
-
-
-def _take_along(x: Array, index: Array, axis: int) -> Array:
-    xp = _namespace(x)
-    if _is_torch(x):
-        # take_along_dim would freeze the number of rows in an export.
-        return xp.gather(x, axis, index.expand(*index.shape[: axis + 1], *x.shape[axis + 1 :]))
-    return xp.take_along_axis(x, index, axis)
-
-
-def _stable_argsort(keys: Array) -> Array:
-    xp = _namespace(keys)
-    if xp is np:
-        return np.argsort(keys, axis=1, kind="stable")
-    if xp.__name__ == "torch":
-        return xp.argsort(keys.to(xp.uint8), dim=1, stable=True)
-    return xp.argsort(keys, axis=1, stable=True)
+    return (read | ~inside).all(axis + 1) if rule == "all" else (read & inside).any(axis + 1)

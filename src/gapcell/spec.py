@@ -149,8 +149,8 @@ class Spec:
         single = replace(self, num_layers=1, bidirectional=False, dropout=0.0)
         if index == 0:
             return single
-        above = {"padding": "same", "stride": 1, "dilation": 1, "mask_rule": None, "input_dropout": 0.0}
-        return replace(single, in_channels=self.filters * self.directions, **above)  # type: ignore[arg-type]
+        above: dict[str, Any] = {"padding": "same", "stride": 1, "dilation": 1, "mask_rule": None, "input_dropout": 0.0}
+        return replace(single, in_channels=self.filters * self.directions, **above)
 
     def parameter_shapes(self, index: int = 0) -> dict[str, tuple[int, ...]]:
         """Names and shapes of one direction's parameters of layer `index`, channels last.
@@ -160,7 +160,7 @@ class Spec:
             recurrent_bias (F,), the bias bhn of (8). Without `bias` only the kernels.
         """
         layer, width = self.layer(index), self.gates * self.filters
-        shapes = {
+        shapes: dict[str, tuple[int, ...]] = {
             "kernel": (*layer.sizes("kernel_size"), layer.in_channels, width),
             "recurrent_kernel": (*layer.sizes("recurrent_kernel_size"), self.filters, width),
         }
@@ -181,14 +181,16 @@ class Spec:
             ValueError: a site axis is empty, or the kernel is larger than the input under "valid".
         """
         if 0 in sites:
-            raise ValueError(f"the input has sites {tuple(sites)}, expected at least one on each of the {self.rank} axes")
+            raise ValueError(
+                f"the input has sites {tuple(sites)}, expected at least one on each of the {self.rank} axes"
+            )
         if self.padding == "same":
             return tuple(-(-size // stride) for size, stride in zip(sites, self.sizes("stride"), strict=True))
         spans = self._spans()
         if any(span > size for span, size in zip(spans, sites, strict=True)):
             raise ValueError(
-                f'`kernel_size` {self.kernel_size} with dilation {self.dilation} covers {spans} sites, but the input has '
-                f'only {tuple(sites)} under padding="valid"; use padding="same" or a smaller kernel'
+                f"`kernel_size` {self.kernel_size} with dilation {self.dilation} covers {spans} sites, but the input "
+                f'has only {tuple(sites)} under padding="valid"; use padding="same" or a smaller kernel'
             )
         strides = self.sizes("stride")
         return tuple((size - span) // stride + 1 for size, span, stride in zip(sites, spans, strides, strict=True))
@@ -238,7 +240,8 @@ class Spec:
             raise ValueError(f"unknown options {unknown}; Spec has {sorted(known)}")
         if missing := sorted({"rank", "in_channels", "filters", "kernel_size"} - set(options)):
             raise ValueError(f"options {missing} are missing; Spec cannot be made without them")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+        return cls(**values)
 
 
 def _listed(allowed: tuple[str | None, ...]) -> str:

@@ -65,8 +65,8 @@ class Cell(Protocol):
 class LSTM:
     """Keeps the activated gates i, f, g, o (4F channels)."""
 
-    stored = (4,)
-    keeps_c = True
+    stored: tuple[int, ...] = (4,)
+    keeps_c: bool = True
 
     def forward(self, a, r, before, after, kept, update, recurrent_bias):  # noqa: D102 # Cell
         (h, c), (h_after, c_after) = before, after
@@ -86,12 +86,13 @@ class LSTM:
     def backward(self, dh, dc, before, after, kept, update):  # noqa: D102 # Cell
         passed, dc_held = None, dc
         i, f, g, o = kept[0].chunk(4, -1)
-        # h' = o tanh(c'): a division is several times cheaper than tanh, and where o is tiny its factor o hides the rest.
+        # h' = o tanh(c'), and a division is cheaper than tanh; where o is tiny its factor o hides the rest.
         tanh_c = after[0] / o.clamp(min=torch.finfo(o.dtype).tiny)
         if update is not None:
             passed = dh.masked_fill(update, 0)
             dh, dc = dh.masked_fill(~update, 0), dc.masked_fill(~update, 0)
-            tanh_c.masked_fill_(~update, 0)  # a held h is not o tanh(c'): the quotient may overflow, and 0 * inf is NaN
+            # A held h is not o tanh(c'): the quotient may overflow, and 0 * inf is NaN.
+            tanh_c.masked_fill_(~update, 0)
         dc_now = dh * o
         _tanh_backward(dc_now, tanh_c, grad_input=dc_now).add_(dc)
         _sigmoid_backward(tanh_c.mul_(dh), o, grad_input=o)
@@ -108,8 +109,8 @@ class LSTM:
 class GRU:
     """Keeps the activated gates r, z, n and, for the gradient of `r`, Wh * h with its bias (3F channels each)."""
 
-    stored = (3, 3)
-    keeps_c = False
+    stored: tuple[int, ...] = (3, 3)
+    keeps_c: bool = False
 
     def forward(self, a, r, before, after, kept, update, recurrent_bias):  # noqa: D102 # Cell
         filters = before[0].shape[-1]

@@ -61,10 +61,10 @@ class ConvRNN(nn.Module):
         device: of the parameters.
         dtype: of the parameters.
 
-    Parameters as nn.LSTM names them, with one bias instead of two: weight_ih_l0 (4F, C, \*k), weight_hh_l0 (4F, F, \*k),
-    bias_l0 (4F,), gates in the order i, f, g, o; for the GRU 3F (r, z, n) and bias_hn_l0 (F,); `_reverse` for the
-    backward direction. Weights start uniform in ±1/sqrt(fan-in) as nn.Conv's, biases at 0 and the forget gate's at 1
-    (Jozefowicz et al. 2015), so that a new layer remembers.
+    Parameters as nn.LSTM names them, with one bias instead of two: weight_ih_l0 (4F, C, \*k), weight_hh_l0
+    (4F, F, \*k), bias_l0 (4F,), gates in the order i, f, g, o; for the GRU 3F (r, z, n) and bias_hn_l0 (F,); `_reverse`
+    for the backward direction. Weights start uniform in ±1/sqrt(fan-in) as nn.Conv's, biases at 0 and the forget gate's
+    at 1 (Jozefowicz et al. 2015), so that a new layer remembers.
 
     Raises:
         ValueError: options that do not go together, or shapes that do not fit; the message names both.
@@ -198,11 +198,7 @@ class ConvRNN(nn.Module):
         domain: Tensor | None,
     ) -> tuple[Tensor, State | Tensor]:
         self._check_input(x)
-        layers = [
-            Parameters(*(getattr(self, f"{name}_{suffix}", None) for name in Parameters._fields))
-            for layer in range(self.spec.num_layers)
-            for suffix in self._suffixes(layer)
-        ]
+        layers = [self._parameters_of(suffix) for n in range(self.spec.num_layers) for suffix in self._suffixes(n)]
         channel_axis = -1 if self.channels_last or self.spec.window is not None else 2
         batch = stack.Batch(x, mask, lengths, domain, channel_axis)
         initial = self._initial_state(x.movedim(channel_axis, -1), state)
@@ -214,9 +210,12 @@ class ConvRNN(nn.Module):
     def _check_input(self, x: Tensor) -> None:
         spec, shape = self.spec, tuple(x.shape)
         if not x.is_floating_point():
-            raise ValueError(f"`input` has dtype {x.dtype} and shape {shape}, expected floating point; call input.float()")
+            raise ValueError(
+                f"`input` has dtype {x.dtype} and shape {shape}, expected floating point; call input.float()"
+            )
         if spec.window is None:
-            wanted = ("N", "T", *"DHW"[-self.rank :], "C") if self.channels_last else ("N", "T", "C", *"DHW"[-self.rank :])
+            sites = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}[self.rank]
+            wanted = ("N", "T", *sites, "C") if self.channels_last else ("N", "T", "C", *sites)
             if x.ndim == 3:
                 raise ValueError(
                     f"`input` has shape {shape} but {type(self).__name__} expects ({', '.join(wanted)}); for a series "
@@ -229,7 +228,7 @@ class ConvRNN(nn.Module):
             raise ValueError(
                 f"`input` has shape {shape}, expected ({', '.join(wanted)}) with C = input_size = {spec.in_channels}"
             )
-        parameter = self.weight_ih_l0
+        parameter = self._parameters_of("l0").weight_ih
         if x.dtype != parameter.dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(
                 f"`input` has dtype {x.dtype}, but the parameters have {parameter.dtype} (input shape {shape}); "
@@ -241,7 +240,7 @@ class ConvRNN(nn.Module):
         spec, names = self.spec, ("h", "c") if self.cell == "lstm" else ("h",)
         sites = spec.output_sites(tuple(x.shape[2:-1])) if spec.window is None else (spec.window,)
         leading = (spec.num_layers * spec.directions, x.shape[0])
-        dtype = self.weight_ih_l0.dtype
+        dtype = self._parameters_of("l0").weight_ih.dtype
         if state is None:
             return (x.new_zeros((*leading, *sites, spec.filters), dtype=dtype),) * len(names)
         parts = (state,) if isinstance(state, Tensor) else tuple(state)
@@ -252,6 +251,10 @@ class ConvRNN(nn.Module):
             if tuple(part.shape) != wanted:
                 raise ValueError(f"`state` {name} has shape {tuple(part.shape)}, expected {wanted} for this input")
         return tuple((part if self.channels_last else part.movedim(2, -1)).to(dtype) for part in parts)
+
+    def _parameters_of(self, suffix: str) -> Parameters:
+        values: list[Any] = [getattr(self, f"{name}_{suffix}", None) for name in Parameters._fields]
+        return Parameters(*values)
 
     def _suffixes(self, layer: int) -> list[str]:
         return [f"l{layer}", f"l{layer}_reverse"][: self.spec.directions]
@@ -294,30 +297,54 @@ def _warn_of_surprises(spec: Spec) -> None:
 
 
 class ConvLSTM1d(ConvRNN):
-    __doc__ = ConvRNN.__doc__
+    """ConvLSTM over one site axis, or a series with `window`; shapes and arguments are those of ConvRNN.
+
+    Source: Shi et al. 2015, without peepholes.
+    """
+
     cell, rank = "lstm", 1
 
 
 class ConvLSTM2d(ConvRNN):
-    __doc__ = ConvRNN.__doc__
+    """ConvLSTM over two site axes; shapes and arguments are those of ConvRNN.
+
+    Source: Shi et al. 2015, without peepholes.
+    """
+
     cell, rank = "lstm", 2
 
 
 class ConvLSTM3d(ConvRNN):
-    __doc__ = ConvRNN.__doc__
+    """ConvLSTM over three site axes; shapes and arguments are those of ConvRNN.
+
+    Source: Shi et al. 2015, without peepholes.
+    """
+
     cell, rank = "lstm", 3
 
 
 class ConvGRU1d(ConvRNN):
-    __doc__ = ConvRNN.__doc__
+    """ConvGRU over one site axis, or a series with `window`; shapes and arguments are those of ConvRNN.
+
+    Source: Ballas et al. 2016, reset after the convolution.
+    """
+
     cell, rank = "gru", 1
 
 
 class ConvGRU2d(ConvRNN):
-    __doc__ = ConvRNN.__doc__
+    """ConvGRU over two site axes; shapes and arguments are those of ConvRNN.
+
+    Source: Ballas et al. 2016, reset after the convolution.
+    """
+
     cell, rank = "gru", 2
 
 
 class ConvGRU3d(ConvRNN):
-    __doc__ = ConvRNN.__doc__
+    """ConvGRU over three site axes; shapes and arguments are those of ConvRNN.
+
+    Source: Ballas et al. 2016, reset after the convolution.
+    """
+
     cell, rank = "gru", 3

@@ -15,12 +15,16 @@ __all__ = ["run", "scan"]
 
 
 class _TorchOperations:
-    sigmoid = staticmethod(torch.sigmoid)
-    tanh = staticmethod(torch.tanh)
-    where = staticmethod(torch.where)
+    def sigmoid(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
 
-    @staticmethod
-    def split(x: Tensor, parts: int) -> tuple[Tensor, ...]:
+    def tanh(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+    def where(self, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(condition, x, y)
+
+    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         return x.chunk(parts, -1)
 
 

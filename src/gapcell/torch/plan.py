@@ -73,7 +73,7 @@ class Inputs(NamedTuple):
         return None if self.dropout is None else self.dropout[: span.count]
 
     def update_of(self, span: Span) -> Tensor | None:
-        """u at the span's pairs."""
+        """What u says at the span's pairs."""
         return None if self.update is None else self.update[span.here]
 
 

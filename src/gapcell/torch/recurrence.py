@@ -8,6 +8,7 @@ docs/semantics.md, section 2; the backward pass is their chain rule.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ __all__ = ["run"]
 # Pre-activations a chunk of steps may hold: many enough for the convolution, few enough for the cache.
 _CHUNK = 2 * 1024**2
 
+# Rows times sites that one call may sum for the gradient of the input weights.
+_SUMMED = 3072
+
 _CELLS: dict[str, Cell] = {"lstm": LSTM(), "gru": GRU()}
 
 
@@ -35,7 +39,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *arguments: Tensor | None) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        inputs = Inputs(*arguments)  # type: ignore[arg-type] # apply() flattened it
+        inputs = _inputs(arguments)
         training = any(ctx.needs_input_grad)
         with torch.autocast(inputs.x.device.type, enabled=False):
             states, stored = _forward(plan, inputs, store=training)
@@ -48,7 +52,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *arguments, hs = ctx.saved_tensors
-        inputs, wanted = Inputs(*arguments), ctx.needs_input_grad[1:]
+        inputs, wanted = _inputs(arguments), ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
             # create_graph: what is written out below would come back as constants.
             return (None, *_differentiable_backward(ctx.plan, inputs, gradients, wanted))
@@ -60,6 +64,11 @@ class _Recurrence(torch.autograd.Function):
             else:
                 states, kept = _States(inputs, hs, stored[0]), stored[1]
             return (None, *_Backward(ctx.plan, inputs, states, kept, wanted).run(gradients))
+
+
+def _inputs(fields: Sequence[Any]) -> Inputs:
+    """The Inputs that `run` spread over the arguments of autograd's function."""
+    return Inputs(*fields)
 
 
 class _States:
@@ -137,17 +146,18 @@ class _Backward:
     ) -> None:
         self.plan, self.inputs, self.states = plan, inputs, states
         self.kept = [buffer.tensor for buffer in kept]
-        self.wanted = Inputs(*wanted)  # type: ignore[arg-type] # the same fields, of bool
+        self.wanted = dict(zip(Inputs._fields, wanted, strict=True))
         self.cell = _CELLS[plan.spec.cell]
         self.weight_ih = plan.input_convolution.prepare(inputs.weight_ih)
         self.weight_hh = plan.recurrent_convolution.prepare(inputs.weight_hh)
         self.sums: dict[str, Tensor] = {}
-        self.dx = torch.empty_like(inputs.x) if self.wanted.x else None
+        self.dx = torch.empty_like(inputs.x) if self.wanted["x"] else None
 
     def run(self, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         """The gradients of `inputs` from those of (hs, final h and c)."""
         dhs, *final = gradients
-        dh, dc = (_copy(given, like) for given, like in zip((*final, None)[:2], self.inputs[1:3], strict=True))
+        dh = _cotangent(final[0], self.inputs.h)
+        dc = None if self.inputs.c is None else _cotangent(final[1], self.inputs.c)
         chunks = list(self.plan.chunks(self.plan.spec.gates * self.inputs.h[:1].numel(), _CHUNK))
         for chunk in reversed(chunks):
             for span in reversed(chunk):
@@ -183,15 +193,22 @@ class _Backward:
         da_low, x = da.to(inputs.x.dtype), inputs.x[here]
         if self.dx is not None:
             self.dx[here] = convolution.input_gradient(da_low, x, self.weight_ih)
-        if wanted.weight_ih:
-            self._add("weight_ih", convolution.weight_gradient(da_low, x, self.weight_ih))
-        if wanted.weight_hh:
+        if wanted["weight_ih"]:
+            self._add_weight_ih(da_low, x)
+        if wanted["weight_hh"]:
             entered = self._entered(chunk).to(self.weight_hh.dtype)
             self._add("weight_hh", recurrent.weight_gradient(dr.to(entered.dtype), entered, self.weight_hh))
-        if wanted.bias:
+        if wanted["bias"]:
             self._add("bias", da.flatten(0, -2).sum(0))
-        if wanted.recurrent_bias:
+        if wanted["recurrent_bias"]:
             self._add("recurrent_bias", dr[..., -filters:].flatten(0, -2).sum(0))
+
+    def _add_weight_ih(self, da: Tensor, x: Tensor) -> None:
+        # With few input channels oneDNN sums all rows of a call in one chain, and its float32 error grows with the
+        # chain: over blocks of so many values it stays at that of a step-by-step loop.
+        rows = max(1, _SUMMED // (da[:1].numel() // da.shape[-1]))
+        for block_da, block_x in zip(da.split(rows), x.split(rows), strict=True):
+            self._add("weight_ih", self.plan.input_convolution.weight_gradient(block_da, block_x, self.weight_ih))
 
     def _entered(self, chunk: list[Span]) -> Tensor:
         """What the recurrent convolution read at the chunk's steps."""
@@ -212,15 +229,13 @@ class _Backward:
 
     def _sum(self, name: str) -> Tensor | None:
         """The gradient of one parameter; zeros, not None, when nothing was computed (law 6)."""
-        if not getattr(self.wanted, name):
+        if not self.wanted[name]:
             return None
         parameter = getattr(self.inputs, name)
         return self.sums[name].to(parameter.dtype) if name in self.sums else torch.zeros_like(parameter)
 
 
-def _copy(given: Tensor | None, like: Tensor | None) -> Tensor | None:
-    if like is None:
-        return None
+def _cotangent(given: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if given is None else given.clone(memory_format=torch.contiguous_format)
 
 
@@ -230,7 +245,7 @@ def _differentiable_backward(
     """The gradients as a differentiable function of inputs and cotangents, through the plain form."""
     # Aliases: the gradient of one input must not pass through another that was computed from it.
     aliases = [None if value is None else value.view_as(value) for value in inputs]
-    outputs = plain.run(plan, Inputs(*aliases))  # type: ignore[arg-type] # as in forward
+    outputs = plain.run(plan, _inputs(aliases))
     reached = [(out, gradient) for out, gradient in zip(outputs, gradients, strict=True) if gradient is not None]
     sources = [alias for alias, want in zip(aliases, wanted, strict=True) if want and alias is not None]
     found = iter(

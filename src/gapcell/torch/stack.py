@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from gapcell import masks
+from gapcell import arrays, masks
 from gapcell.spec import Spec
 from gapcell.torch import plain, recurrence
 from gapcell.torch.plan import Inputs, Plan
@@ -104,7 +104,7 @@ def _see(spec: Spec, batch: Batch) -> _Seen:
     x = batch.x.movedim(batch.channel_axis, -1)
     elements = None
     if batch.mask is not None:
-        mask = masks._same_kind(batch.mask, batch.x)
+        mask = arrays.same_kind(batch.mask, batch.x)
         elements = masks.resolve(mask, batch.x.shape, channel_axis=batch.channel_axis)
         if elements.ndim == x.ndim:
             elements = elements.movedim(batch.channel_axis, -1)
@@ -120,26 +120,30 @@ def _see(spec: Spec, batch: Batch) -> _Seen:
     moved = exists
     if spec.gap == "hold" and elements is not None:
         moved = masks.observed_sites(elements, x.ndim)
+    if spec.window is not None:
+        return _Seen(x, moved, None)
     domain = None
-    if spec.window is None:
-        moved = _through_input_convolution(spec, moved)
-        if batch.domain is not None:
-            every_step = masks.existing(None, batch.domain, (x.shape[0], 1, *x.shape[2:-1]), x)
-            domain = _through_input_convolution(spec, every_step)[:, 0, ..., None]
-    return _Seen(x, moved, domain)
+    if batch.domain is not None:
+        domain = _domain(batch.domain, (x.shape[0], *x.shape[2:-1]), x)[:, None]
+        domain = _through_input_convolution(spec, domain)[:, 0, ..., None]
+    return _Seen(x, None if moved is None else _through_input_convolution(spec, moved), domain)
 
 
 def _existing_events(batch: Batch, x: Tensor) -> Tensor | None:
     """The events of a series that exist: its domain speaks of events, as its lengths do."""
-    samples, events, _ = x.shape
-    within = masks.existing(batch.lengths, None, (samples, events), x)
-    if batch.domain is None:
-        return within
-    return _both(within, masks.existing(None, batch.domain, (samples, 1, events), x)[:, 0])
+    within = masks.existing(batch.lengths, None, x.shape[:2], x)
+    return within if batch.domain is None else _both(within, _domain(batch.domain, x.shape[:2], x))
 
 
-def _through_input_convolution(spec: Spec, sites: Tensor | None) -> Tensor | None:
-    if sites is None or sites.ndim == 2:
+def _domain(domain: Tensor, sites: tuple[int, ...], like: Tensor) -> Tensor:
+    """The domain over (N, *S)."""
+    exists = masks.existing(None, domain, (sites[0], 1, *sites[1:]), like)
+    assert exists is not None  # noqa: S101 # a domain was given
+    return exists[:, 0]
+
+
+def _through_input_convolution(spec: Spec, sites: Tensor) -> Tensor:
+    if sites.ndim == 2:
         return sites
     return masks.through_conv(
         sites,
@@ -161,7 +165,7 @@ def _both(left: Tensor | None, right: Tensor | None) -> Tensor | None:
 
 
 def _warn_of_padding(elements: Tensor) -> None:
-    if not masks._is_concrete(elements) or 0 in elements.shape:
+    if not arrays.is_concrete(elements) or 0 in elements.shape:
         return
     steps = elements if elements.ndim == 2 else elements.flatten(2).any(-1)
     if not bool(steps[:, 0].all() and steps[:, -1].all()):

@@ -1,0 +1,327 @@
+"""The commands: what each takes and teaches; the work is done by the modules they import when they run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from gapcell import __version__
+from gapcell.cli import MISUSED, Refusal
+from gapcell.files import check_writable, replacing
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from gapcell.detect import Detection, Detector, EventTable
+    from gapcell.terminal import Report
+
+__all__ = ["app", "run"]
+
+app = App(
+    name="gapcell",
+    version=__version__,
+    help="Convolutional recurrent layers for sequences with gaps, and anomaly detection on tables of events.\n\n"
+    "First steps: gapcell detect --demo, then gapcell detect your-events.csv",
+    help_format="markdown",
+)
+
+Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs the command that the words name, and returns 0; a misuse is a `Refusal`."""
+    try:
+        # parsed here and called below, because App.__call__ exits by itself and has its own way with interruptions
+        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        sentence = " ".join(str(error).split()).rstrip(".")
+        command = f"{words[0]} " if words and words[0] in app else ""
+        raise Refusal(f"{sentence}; see gapcell {command}--help", MISUSED) from None
+    command(*bound.args, **bound.kwargs)
+    return 0
+
+
+@app.command
+def detect(
+    table: Path | None = None,
+    /,
+    *,
+    entity: str | None = None,
+    time: str | None = None,
+    value: Names = None,
+    label: str | None = None,
+    upper: Names = None,
+    lower: Names = None,
+    demo: Flag = False,
+    report: Path = Path("report.html"),
+    scores: Path = Path("scores.parquet"),
+    model: Path | None = None,
+    compare: Flag = False,
+    budget: float = 0.001,
+    window: int = 4,
+    hidden_size: int = 32,
+    min_events: int = 1,
+    train_until: str | None = None,
+    test_from: str | None = None,
+    epochs: int = 20,
+    seed: int = 0,
+) -> None:
+    """Find the events of a table that do not fit their entity's history.
+
+    The table is CSV or Parquet, one row an event: whose, when, and any values. Values may be missing. The earliest
+    events train a network, the next ones set the threshold, and the latest are judged.
+
+    Example: gapcell detect events.csv --entity customer --time t --value amount category --upper amount
+
+    Args:
+        table: the events, .csv, .tsv or .parquet.
+        entity: column that says whose event it is, such as customer or card. Guessed, and said, when left out.
+        time: column that says when. Guessed, and said, when left out.
+        value: columns to judge events by, --value a b or --value a --value b. All usable ones when left out.
+        label: column of known cases (true/false, empty where unknown), to measure against; never learnt from.
+        upper: columns where only large values are strange.
+        lower: columns where only small values are strange.
+        demo: use the CDNOW table of real purchases, and compare with baselines.
+        report: the report, one HTML file that stands alone. Replaced when it exists.
+        scores: the score of every event with its reason, .parquet or .csv. Replaced when it exists.
+        model: folder to save the detector to, for gapcell score.
+        compare: inject anomalies and compare with baselines (takes longer).
+        budget: share of events that may alert; 0.001 is 1 in 1,000.
+        window: events a recurrent step covers; the network sees at least this many events back.
+        hidden_size: channels of the network's state.
+        min_events: train on entities with at least this many events.
+        train_until: events before this time train, such as 2024-03-01 (or seconds). The first 60 % when left out.
+        test_from: events from this time on are judged. The last 20 % when left out.
+        epochs: most passes over the training events.
+        seed: of every draw; the same seed gives the same scores.
+    """
+    if demo == (table is not None):
+        raise Refusal("give a table, or --demo and no table; see gapcell detect --help", MISUSED)
+    if demo and (entity or time or value or label):
+        raise Refusal("--demo knows its columns: leave out --entity, --time, --value and --label", MISUSED)
+    check_outputs({"--report": report, "--scores": scores}, inputs=[table], model=model)
+    with told():
+        import dataclasses
+
+        from gapcell import detect as detection
+        from gapcell.terminal import progress, say
+
+        try:
+            options = detection.FitOptions(
+                budget=budget, window=window, hidden_size=hidden_size, min_events=min_events, epochs=epochs, seed=seed,
+                upper=tuple(upper or ()), lower=tuple(lower or ()),
+                train_until=as_moment(train_until), test_from=as_moment(test_from),
+            )  # fmt: skip
+        except ValueError as error:
+            raise Refusal(str(error), MISUSED) from None
+        say("reading the table")
+        if table is None:
+            events = detection.load_cdnow()
+        else:
+            events = detection.read_table(table, entity=entity, time=time, values=value, label=label)
+        for sentence in events.reading.sentences():
+            say(f"  {sentence}")
+        with progress() as shown:
+            detector = detection.fit(events, options, progress=shown)
+            say_trained(detector)
+            found = score_all(detector, events, shown)
+            if compare or demo:
+                found = dataclasses.replace(found, comparison=detector.compare(events, progress=shown))
+            write_outputs(found, report, scores, shown, detector=detector, model=model)
+    tell(found, report, scores, model)
+
+
+@app.command
+def score(
+    model: Path,
+    table: Path,
+    /,
+    *,
+    label: str | None = None,
+    report: Path = Path("report.html"),
+    scores: Path = Path("scores.parquet"),
+) -> None:
+    """Score a table with a detector that gapcell detect --model has saved.
+
+    The table has the columns that the detector was fitted on. Nothing is learnt from it, and the threshold stays.
+
+    Example: gapcell score fraud-model march.parquet --scores march-scores.parquet
+
+    Args:
+        model: the folder that was saved.
+        table: the events, .csv, .tsv or .parquet.
+        label: column of known cases, to measure against.
+        report: the report, one HTML file that stands alone. Replaced when it exists.
+        scores: the score of every event with its reason, .parquet or .csv. Replaced when it exists.
+    """
+    check_outputs({"--report": report, "--scores": scores}, inputs=[table], model=None)
+    with told():
+        from gapcell import detect as detection
+        from gapcell.terminal import progress, say
+
+        detector = detection.Detector.load(model)
+        say("reading the table")
+        events = detector.read(table, label=label)
+        for sentence in events.reading.sentences():
+            say(f"  {sentence}")
+        with progress() as shown:
+            found = score_all(detector, events, shown)
+            write_outputs(found, report, scores, shown)
+    tell(found, report, scores, None)
+
+
+@app.command
+def simulate(
+    out: Path,
+    /,
+    *,
+    customers: int = 1000,
+    days: int = 120,
+    seed: int = 0,
+    fraud_rate: float = 0.003,
+    missing_rate: float = 0.03,
+    withholding_rate: float = 0.15,
+    silence_rate: float = 0.05,
+) -> None:
+    """Make up a labelled table of card transactions with fraud and gaps, of any size.
+
+    About half an event a customer and day. The same numbers give the same file. To try the detector on it, leave out
+    the kind of fraud, which gives the label away:
+    gapcell detect cards.parquet --label label --value amount category distance online
+
+    Example: gapcell simulate cards.parquet --customers 5000 --days 90
+
+    Args:
+        out: the table, .parquet or .csv. Replaced when it exists.
+        customers: number of customers.
+        days: days from 2024-01-01 on, 30 to 3650.
+        seed: another seed is another population.
+        fraud_rate: share of the transactions that are fraud, up to 0.1.
+        missing_rate: share of values missing at random, up to 0.9.
+        withholding_rate: share of customers whose bank often withholds values.
+        silence_rate: share of regular customers who fall silent once.
+    """
+    check_outputs({"OUT": out}, inputs=[], model=None)
+    with told():
+        from gapcell.detect.simulate import CUSTOMERS_PER_CHUNK, Simulation
+        from gapcell.terminal import progress, say, show_files
+
+        try:
+            simulation = Simulation(customers, days, seed, fraud_rate, missing_rate, withholding_rate, silence_rate)
+        except ValueError as error:
+            raise Refusal(str(error).replace("`", ""), MISUSED) from None
+        written = Counter()
+        with progress() as shown:
+
+            def count(chunk: pl.DataFrame) -> None:
+                written.update(chunks=1, events=chunk.height, labelled=int(chunk["label"].sum()))
+                shown("simulation", written["chunks"], -(-customers // CUSTOMERS_PER_CHUNK))
+
+            simulation.write(out, on_chunk=count)
+        say(f"{written['events']:,} events, {written['labelled']:,} of them labelled")
+    show_files({"events": str(out)})
+
+
+@app.command
+def info() -> None:
+    """Say which versions are installed and which kernel runs.
+
+    Nothing is imported to find out, so that this works where something is broken.
+
+    Example: gapcell info
+    """
+    from gapcell.info import kernel, packages
+    from gapcell.terminal import show_packages
+
+    show_packages(packages(), kernel())
+
+
+def as_moment(text: str | None) -> str | float | None:
+    """A time as `FitOptions` takes it: a number of seconds where it reads as one, else ISO text."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def check_outputs(outputs: dict[str, Path], inputs: Sequence[Path | None], model: Path | None) -> None:
+    """Refuses, before any work is done, outputs that cannot be written or that would destroy something."""
+    suffixes = {"--report": (".html", ".htm"), "--scores": (".parquet", ".csv"), "OUT": (".parquet", ".csv")}
+    taken = {path.resolve(): "the input table" for path in inputs if path is not None}
+    for option, path in outputs.items():
+        if path.suffix not in suffixes[option]:
+            raise Refusal(f"{option} (={str(path)!r}) must end in {' or '.join(suffixes[option])}", MISUSED)
+        if path.resolve() in taken:
+            raise Refusal(f"{option} {str(path)!r} would overwrite {taken[path.resolve()]}: give another name", MISUSED)
+        taken[path.resolve()] = f"what {option} writes"
+        try:
+            check_writable(path)
+        except OSError as error:
+            raise Refusal(f"{option}: {error}") from None
+    if model is not None and model.exists() and not model.is_dir():
+        raise Refusal(f"--model {str(model)!r} is a file: give the name of a folder", MISUSED)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turns what the detector refuses, and what the file system does, into a `Refusal`."""
+    from gapcell.detect import ModelError, TableError
+
+    try:
+        yield
+    except (TableError, ModelError, OSError) as error:
+        raise Refusal(" ".join(str(error).split())) from None
+
+
+def say_trained(detector: Detector) -> None:
+    """How well the network that was kept predicts events it was not trained on."""
+    from gapcell.terminal import say
+
+    best = min(detector.epochs, key=lambda epoch: epoch.held_out)
+    say(f"kept epoch {best.epoch} of {len(detector.epochs)}: held-out negative log-likelihood {best.held_out:.3f}")
+
+
+def score_all(detector: Detector, events: EventTable, shown: Report) -> Detection:
+    """Every event scored, with a sign of life."""
+    shown("scores", 0, events.reading.rows)
+    found = detector.score(events)
+    shown("scores", events.reading.rows, events.reading.rows)
+    return found
+
+
+def write_outputs(
+    found: Detection,
+    report: Path,
+    scores: Path,
+    shown: Report,
+    *,
+    detector: Detector | None = None,
+    model: Path | None = None,
+) -> None:
+    """Writes every output; each takes its name only when all of them are complete."""
+    from gapcell.detect.report import render
+
+    with ExitStack() as stack:
+        temporary_scores, temporary_report = (stack.enter_context(replacing(path)) for path in (scores, report))
+        if scores.suffix == ".csv":
+            found.frame.write_csv(temporary_scores)
+        else:
+            found.frame.write_parquet(temporary_scores)
+        temporary_report.write_text(render(found, progress=shown), encoding="utf-8")
+        if detector is not None and model is not None:
+            detector.save(model)
+
+
+def tell(found: Detection, report: Path, scores: Path, model: Path | None) -> None:
+    """The end of a command: the highest alerts, how good they are, and the files."""
+    from gapcell.terminal import show_alerts, show_files, show_measures
+
+    show_alerts(found)
+    show_measures(found)
+    show_files({"report": str(report), "scores": str(scores)} | ({} if model is None else {"model": str(model)}))

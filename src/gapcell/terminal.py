@@ -1,0 +1,161 @@
+"""What the commands show: progress on standard error while they work, tables on standard output when they end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from gapcell.info import Kernel, Package
+
+if TYPE_CHECKING:
+    from gapcell.detect import Detection
+
+__all__ = ["Report", "progress", "say", "show_alerts", "show_files", "show_measures", "show_packages"]
+
+PLAIN_WIDTH = 120
+SECONDS_BETWEEN_LINES = 5
+SHOWN_ALERTS = 8
+
+STAGES = {
+    "population": "population",
+    "network": "training",
+    "scores": "scoring",
+    "baselines": "baselines",
+    "report": "drawing the report",
+    "simulation": "simulating",
+}
+
+
+class Report(Protocol):
+    """Called as report(stage, done, total, message) while a command works."""
+
+    def __call__(self, stage: str, done: int, total: int, message: str = "") -> None:  # noqa: D102
+        ...
+
+
+def console(*, error: bool = False) -> Console:
+    """A console on standard output or error; where that is not a terminal, lines may be long."""
+    stream = sys.stderr if error else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else PLAIN_WIDTH, highlight=False)
+
+
+def say(sentence: str) -> None:
+    """One remark on standard error."""
+    console(error=True).print(Text(sentence), soft_wrap=True)
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Shows the stages of a long piece of work: bars on a terminal, a line now and then elsewhere."""
+    out = console(error=True)
+    if not out.is_terminal:
+        yield plain_lines(out)
+        return
+    columns = (
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description:<18}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[message]}", markup=False),
+    )
+    with Progress(*columns, console=out) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int, message: str = "") -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(STAGES.get(stage, stage), total=total, message=message)
+            bars.update(tasks[stage], completed=done, total=total, message=message)
+
+        yield report
+
+
+def plain_lines(out: Console) -> Report:
+    """A report that prints the beginning and the end of each stage and a line every few seconds between."""
+    printed: dict[str, float] = {}
+
+    def report(stage: str, done: int, total: int, message: str = "") -> None:
+        now = time.monotonic()
+        if stage in printed and done < total and now - printed[stage] < SECONDS_BETWEEN_LINES:
+            return
+        printed[stage] = now
+        remark = f" ({message})" if message else ""
+        out.print(Text(f"{STAGES.get(stage, stage)}: {done:,} of {total:,}{remark}"))
+
+    return report
+
+
+def show_alerts(detection: Detection) -> None:
+    """The highest alerts, as a table."""
+    from gapcell.detect.alerts import score_in_words, shown_moment
+    from gapcell.detect.report import headline
+    from gapcell.detect.wording import printable
+
+    out = console()
+    out.print(Text(f"\n{headline(detection)}", style="bold"))
+    if detection.top.height == 0:
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("score", justify="right", style="red")
+    table.add_column(Text(printable(detection.table.reading.entity)))
+    table.add_column("when", no_wrap=True)
+    table.add_column("why")
+    for row in detection.top.head(SHOWN_ALERTS).iter_rows(named=True):
+        when = shown_moment(detection, detection.table.time[row["row"]])
+        entity, reason = printable(row["entity"], 30), printable(row["reason"], 200)
+        table.add_row(score_in_words(row["score"]), *(Text(cell) for cell in (entity, when, reason)))
+    out.print(table)
+    if detection.top.height > SHOWN_ALERTS:
+        out.print(f"and {detection.top.height - SHOWN_ALERTS} more in the report")
+
+
+def show_measures(detection: Detection) -> None:
+    """How good the scores are, where there is a label or a comparison."""
+    out = console()
+    if detection.metrics is not None:
+        found = detection.metrics
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for name in ("against the label", "gapcell", "random"):
+            table.add_column(name, justify="left" if name.startswith("against") else "right")
+        table.add_row("average precision", f"{found.average_precision:.3f}", f"{found.base_rate:.3f}")
+        at_budget = f"precision of the {found.alerts_at_budget:,} highest"
+        table.add_row(at_budget, f"{found.precision_at_budget:.3f}", f"{found.base_rate:.3f}")
+        table.add_row("area under ROC", f"{found.roc_auc:.3f}", "0.500")
+        out.print(table)
+    if detection.comparison is not None:
+        from gapcell.detect.report import by_kind
+
+        kinds, rows = by_kind(detection.comparison)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("average precision on injected anomalies")
+        for kind in kinds:
+            table.add_column(kind, justify="right")
+        for method, values in rows:
+            table.add_row(method, *(Text(value, style="bold" if best else "") for value, best in values))
+        out.print(table)
+
+
+def show_files(files: dict[str, str]) -> None:
+    """What was written: file names by what they hold."""
+    out = console()
+    for what, path in files.items():
+        out.print(Text(f"{what:<8} {path}"), soft_wrap=True)
+
+
+def show_packages(packages: list[Package], kernel: Kernel) -> None:
+    """Versions, and which kernel runs and why."""
+    out = console()
+    for package in packages:
+        cure = f"not installed; pip install 'gapcell[{package.extra}]'" if package.extra else "not installed"
+        version = Text(package.version or cure, style="" if package.version else "dim")
+        out.print(Text(f"{package.name:<14}") + version, soft_wrap=True)
+    out.print(Text(f"{'kernel':<14}{kernel.name}: {kernel.reason}"), soft_wrap=True)

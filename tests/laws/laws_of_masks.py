@@ -1,0 +1,221 @@
+"""Laws 1 to 6: what is masked, padded or dead is not there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from laws.cases import Case, like, parts
+from laws.comparison import all_arrays, all_gradients, assert_close, assert_same, cotangents, garbage, has_gradients
+from laws.layers import Layer, ReferenceLayer
+
+FILLS = (1e30, np.nan, np.inf, -np.inf)
+
+
+def law_1_values_under_the_mask_change_nothing(layer: Layer, case: Case) -> None:
+    base = garbage(case, 0.0)
+    assert not case.observed.all(), "the case has nothing under its mask"
+    y, last = layer.run(base)
+    for fill in FILLS:
+        assert_same(layer.run(garbage(case, fill)), (y, last), f"values with {fill} under the mask")
+    if not has_gradients(layer):
+        return
+    dy, dstate = cotangents(layer, base)
+    held = (y == 0).all(axis=-1) if case.spec.masked_output == "zero" else np.zeros(y.shape[:-1], dtype=bool)
+    want = layer.grad(base, np.where(held[..., None], np.asarray(0, y.dtype), dy), dstate)
+    for fill in FILLS:
+        spoiled = np.where(held[..., None], np.asarray(np.nan, y.dtype), dy)
+        got = layer.grad(garbage(case, fill), spoiled, dstate)
+        assert_same((got.y, got.last), (want.y, want.last), f"values with {fill} under the mask")
+        assert_same(got.params, want.params, f"parameter gradients with {fill} under the mask")
+        assert_same((got.x, parts(got.state)), (want.x, parts(want.state)), f"input gradients with {fill} there")
+        assert not got.x[~case.observed].any(), "the input gradient under the mask is not 0"
+
+
+def law_2_all_ones_is_no_mask(layer: Layer, case: Case) -> None:
+    case = case.but(mask=None)
+    want = layer.run(case)
+    wanted = layer.grad(case, *cotangents(layer, case)) if has_gradients(layer) else None
+    for shape in {case.x.shape[:2], case.x.shape[:-1], case.x.shape}:
+        for dtype in (bool, np.int64, np.float32):
+            ones = case.but(mask=np.ones(shape, dtype))
+            assert_close(layer.run(ones), want, f"a mask of ones {shape} {np.dtype(dtype)}")
+        if wanted is not None:
+            got = layer.grad(ones, *cotangents(layer, case))
+            assert_close(all_gradients(got), all_gradients(wanted), f"gradients under a mask of ones {shape}")
+
+
+# Padding, dead sites, rows --------
+
+
+def law_3_padding_is_absence(layer: Layer, case: Case) -> None:
+    N, T = case.x.shape[:2]
+    rng = np.random.default_rng(11)
+    inside = np.stack([np.sort(rng.permutation(T + 3)[:T]) for _ in range(N)])
+    ragged = np.arange(T) + rng.integers(0, 4, size=(N, 1))
+    places = {"right": np.tile(np.arange(T), (N, 1)), "left": np.tile(np.arange(3, T + 3), (N, 1)), "both": ragged}
+    if case.spec.gap == "hold":
+        places["inside"] = inside
+    y, last = layer.run(case)
+    for where, place in places.items():
+        longer, take = _padded(case, place, T + 3), (np.arange(N)[:, None], place)
+        got, got_last = layer.run(longer)
+        assert_close((got[take], got_last), (y, last), f"padding: {where}")
+        if not has_gradients(layer):
+            continue
+        dy, dstate = cotangents(layer, case)
+        longer_dy = np.zeros(got.shape, got.dtype)
+        longer_dy[take] = dy
+        found, want = layer.grad(longer, longer_dy, dstate), layer.grad(case, dy, dstate)
+        assert_close(
+            all_gradients(replace(found, x=found.x[take])), all_gradients(want), f"gradients, padding: {where}"
+        )
+
+
+def _padded(case: Case, place: np.ndarray, T: int) -> Case:
+    """The steps of the case at `place` (N, T before) among T, NaN between them; hidden by mask, or by lengths."""
+    N, rows = len(place), np.arange(len(place))[:, None]
+    x = np.full((N, T, *case.x.shape[2:]), np.nan, case.x.dtype)
+    x[rows, place] = case.x
+    mask = np.ones(case.x.shape[:2], dtype=bool) if case.mask is None else case.mask
+    hold = case.spec.gap == "hold"
+    longer = np.full((N, T, *mask.shape[2:]), not hold, dtype=mask.dtype)  # beyond the lengths a mask says nothing
+    longer[rows, place] = mask
+    lengths = None
+    if case.lengths is not None or not hold:
+        first, count = np.append(place, np.full((N, 1), T), axis=1), np.diff(case.bounds, axis=1)
+        start = np.take_along_axis(first, case.bounds[:, :1], axis=1)
+        stop = np.take_along_axis(first, np.maximum(case.bounds[:, 1:] - 1, 0), axis=1) + 1
+        lengths = np.concatenate([start, np.where(count > 0, stop, start)], axis=1)
+    domain = case.domain
+    if domain is not None and case.spec.window is not None:
+        within = np.broadcast_to(domain, case.x.shape[:2])
+        domain = np.ones((N, T), dtype=bool)
+        domain[rows, place] = within
+    return case.but(x=x, mask=longer, lengths=lengths, domain=domain)
+
+
+def law_4_dead_sites_are_a_narrower_input(layer: Layer, case: Case) -> None:
+    """Only for inputs with sites; with a stride or "valid" dead sites are appended on the right only."""
+    spec = case.spec
+    case = case.but(mask=case.observed)
+    plain = spec.padding == "same" and set(spec.sizes("stride")) == {1}
+    for axis in range(spec.rank):
+        for sides in ((0, 2), (2, 1)) if plain else ((0, 2),):
+            _check_dead_sites(layer, case, axis, sides)
+
+
+def _check_dead_sites(layer: Layer, case: Case, axis: int, sides: tuple[int, int]) -> None:
+    def widen(array: np.ndarray, at: int, fill: Any) -> np.ndarray:
+        return np.pad(array, [sides if i == at else (0, 0) for i in range(array.ndim)], constant_values=fill)
+
+    y, _ = layer.run(case)
+    mask = case.observed if case.spec.gap == "hold" else case.observed | ~case.exists[..., None]
+    wide_mask = widen(mask, axis + 2, case.spec.gap != "hold")
+    everywhere = np.ones(case.x.shape[2:-1], dtype=bool)
+    domain = None
+    if case.domain is not None or case.spec.gap == "predict":
+        given = everywhere if case.domain is None else case.domain
+        domain = widen(given, axis + given.ndim - case.spec.rank, False)
+    x = widen(case.x, axis + 2, np.nan)
+    outputs = case.spec.output_sites(x.shape[2:-1])[axis]
+    spare = (sides[0], outputs - sides[0] - y.shape[axis + 2])
+
+    def spread(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, [spare if i == axis + 2 else (0, 0) for i in range(array.ndim)])
+
+    def narrow(array: np.ndarray, sides: tuple[int, int] = spare) -> np.ndarray:
+        return np.take(array, np.arange(sides[0], array.shape[axis + 2] - sides[1]), axis=axis + 2)
+
+    wide = case.but(x=x, mask=wide_mask, domain=domain, state=like(case.state, map(spread, parts(case.state))))
+    what = f"{sides} dead sites on axis {axis}"
+    want, want_last = layer.run(case)
+    got, got_last = layer.run(wide)
+    assert_close(narrow(got), want, what)
+    assert_same(spread(narrow(got)), got if case.spec.masked_output == "zero" else spread(narrow(got)), what)
+    for g, w in zip(parts(got_last), parts(want_last), strict=True):
+        assert_close(narrow(g), w, f"states, {what}")
+        assert_same(spread(narrow(g)), g, f"states of {what}")
+    if not has_gradients(layer):
+        return
+    dy, dstate = cotangents(layer, case)
+    found = layer.grad(wide, spread(dy), like(dstate, map(spread, parts(dstate))))
+    found = replace(found, x=narrow(found.x, sides), state=like(found.state, map(narrow, parts(found.state))))
+    assert_close(all_gradients(found), all_gradients(layer.grad(case, dy, dstate)), f"gradients, {what}")
+
+
+def law_5_rows_do_not_depend_on_each_other(layer: Layer, case: Case) -> None:
+    N = len(case.x)
+    y, last = layer.run(case)
+    gradients = has_gradients(layer)
+    dy, dstate = cotangents(layer, case)
+    want = layer.grad(case, dy, dstate) if gradients else None
+    for chosen in [*([n] for n in range(N)), [*range(1, N), 0]]:
+        some = _rows(case, chosen)
+        got, got_last = layer.run(some)
+        assert_close((got, parts(got_last)), (y[chosen], _of_rows(last, chosen)), f"rows {chosen}")
+        if want is not None:
+            found = layer.grad(some, dy[chosen], like(dstate, _of_rows(dstate, chosen)))
+            wanted = (want.x[chosen], _of_rows(want.state, chosen))
+            assert_close((found.x, parts(found.state)), wanted, f"gradients of rows {chosen}")
+
+
+def _of_rows(state: Any, rows: list[int]) -> list[np.ndarray]:
+    return [part[:, rows] for part in parts(state)]
+
+
+def _rows(case: Case, rows: list[int]) -> Case:
+    def pick(array: np.ndarray | None) -> np.ndarray | None:
+        return None if array is None else array[rows]
+
+    shared = case.domain is None or case.domain.ndim == (1 if case.spec.window is not None else case.spec.rank)
+    return case.but(
+        x=case.x[rows],
+        mask=pick(case.mask),
+        lengths=pick(case.lengths),
+        domain=case.domain if shared else pick(case.domain),
+        state=like(case.state, _of_rows(case.state, rows)),
+    )
+
+
+def law_6_no_observed_step_returns_the_initial_state(layer: Layer, case: Case) -> None:
+    N = len(case.x)
+    for rows in ([0], list(range(N))):
+        empty = _emptied(case, rows)
+        y, last = layer.run(empty)
+        before = _initial_state(empty)
+        assert_same(_of_rows(last, rows), [part[:, rows] for part in before], f"states of the empty rows {rows}")
+        assert all(np.isfinite(array).all() for array in (y, *parts(last))), "not finite"
+        if case.spec.masked_output == "zero":
+            assert not y[rows].any(), f"the outputs of the empty rows {rows} are not 0"
+        if not has_gradients(layer):
+            continue
+        dy, dstate = cotangents(layer, empty)
+        found = layer.grad(empty, dy, dstate)
+        assert all(np.isfinite(array).all() for array in all_arrays(all_gradients(found))), "a gradient is not finite"
+        assert not found.x[rows].any(), "the input gradient of an empty row is not 0"
+        if len(rows) == N and case.spec.masked_output == "zero":
+            assert not any(array.any() for array in all_arrays(found.params)), "the parameter gradients are not 0"
+            if case.domain is None:
+                assert_same(parts(found.state), parts(dstate), "the state's gradient is not its cotangent")
+
+
+def _emptied(case: Case, rows: list[int]) -> Case:
+    """The case with nothing observed, under predict nothing in existence, in these rows."""
+    if case.spec.gap == "predict":
+        lengths = case.bounds.copy()
+        lengths[rows] = lengths[rows, :1]
+        return garbage(case.but(lengths=lengths))
+    mask = np.ones(case.x.shape[:2], dtype=bool) if case.mask is None else case.mask.copy()
+    mask[rows] = False
+    return garbage(case.but(mask=mask))
+
+
+def _initial_state(case: Case) -> tuple[np.ndarray, ...]:
+    """Equation (11)."""
+    if case.domain is None or case.spec.window is not None:
+        return parts(case.state)
+    _, state = ReferenceLayer().run(case.but(x=case.x[:, :0], mask=None, lengths=None))
+    return tuple(part.astype(case.x.dtype) for part in parts(state))

@@ -1,0 +1,64 @@
+"""The layers and inputs that every law is tried on, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from laws.cases import Case, make_case, make_spec
+
+# name: options of the Spec, options of the case (docs of `make_case`)
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "1d step mask": ({}, {"mask": "step"}),
+    "1d site mask": ({}, {"mask": "site"}),
+    "1d element mask": ({"kernel_size": 5}, {"mask": "element", "lengths": True}),
+    "1d gru": ({"cell": "gru"}, {"mask": "site"}),
+    "2d": ({"rank": 2}, {"mask": "element"}),
+    "2d gru": ({"rank": 2, "cell": "gru", "kernel_size": (1, 3)}, {"mask": "site", "domain": "shared"}),
+    "3d": ({"rank": 3, "kernel_size": (3, 2, 1)}, {"mask": "site", "lengths": True}),
+    "3d gru": ({"rank": 3, "cell": "gru"}, {"mask": "step"}),
+    "no bias": ({"bias": False}, {"mask": "site"}),
+    "hold output": ({"masked_output": "hold"}, {"mask": "site", "lengths": True}),
+    "hold output gru": ({"masked_output": "hold", "cell": "gru", "num_layers": 2}, {"mask": "step"}),
+    "domain": ({}, {"mask": "site", "domain": "row", "lengths": True}),
+    "predict": ({"gap": "predict"}, {"mask": "site"}),
+    "predict, domain": ({"gap": "predict", "num_layers": 2}, {"mask": "element", "domain": "shared"}),
+    "predict gru": ({"gap": "predict", "cell": "gru", "masked_output": "hold"}, {"mask": "step"}),
+    "2 layers": ({"num_layers": 2}, {"mask": "site"}),
+    "bidirectional": ({"bidirectional": True}, {"mask": "site", "lengths": True}),
+    "bidirectional 2d": ({"bidirectional": True, "rank": 2, "cell": "gru"}, {"mask": "site", "domain": "row"}),
+    "bidirectional predict": ({"bidirectional": True, "gap": "predict"}, {"mask": "site"}),
+    "bidirectional, 2 layers": ({"bidirectional": True, "num_layers": 2}, {"mask": "element", "lengths": True}),
+    "stride": ({"stride": 2, "num_layers": 2}, {"mask": "site", "sites": (5,)}),
+    "stride 2d": ({"stride": (2, 1), "rank": 2, "cell": "gru"}, {"mask": "site", "domain": "shared"}),
+    "valid": ({"padding": "valid", "stride": 2}, {"mask": "site", "sites": (9,), "share": 0.8}),
+    "valid predict": ({"padding": "valid", "gap": "predict"}, {"mask": "site", "domain": "row", "sites": (6,)}),
+    "dilation": ({"dilation": 2, "kernel_size": 2, "recurrent_kernel_size": 5}, {"mask": "site"}),
+    "even kernel": ({"kernel_size": 4, "recurrent_kernel_size": 2}, {"mask": "site"}),
+    "kernel larger than the input": ({"kernel_size": 9}, {"mask": "site"}),
+    "causal": ({"causal": True, "cell": "gru"}, {"mask": "site"}),
+    "rule any": ({"mask_rule": "any"}, {"mask": "site", "share": 0.3}),
+    "rule all": ({"mask_rule": "all"}, {"mask": "site", "share": 0.9}),
+    "series": ({"window": 3}, {"mask": "step", "T": 8}),
+    "series, elements": ({"window": 3, "cell": "gru"}, {"mask": "element", "T": 8, "lengths": True}),
+    "series, causal": ({"window": 3, "causal": True, "kernel_size": 4}, {"mask": "step", "T": 8, "domain": "row"}),
+    "series, hold output": ({"window": 2, "causal": True, "masked_output": "hold"}, {"mask": "step", "T": 8}),
+    "series, predict": ({"window": 3, "gap": "predict"}, {"mask": "step", "T": 8}),
+    "series, both ways": ({"window": 3, "bidirectional": True, "num_layers": 2}, {"mask": "step", "T": 8}),
+    "series of windows of 1": ({"window": 1, "causal": True}, {"mask": "step", "T": 6}),
+    "series, whole windows": ({"window": 2, "causal": True, "num_layers": 2}, {"mask": "step", "T": 8}),
+    "series, whole windows gru": ({"window": 2, "causal": True, "cell": "gru"}, {"mask": "element", "T": 8}),
+}
+RANKS = ("1d site mask", "2d", "2d gru", "3d", "3d gru")
+DTYPES = (np.float32, np.float64)
+
+
+def build(name: str, dtype: Any = np.float64) -> Case:
+    spec, case = CASES[name]
+    built = make_case(make_spec(**spec), dtype=dtype, **case)
+    if "whole windows" in name:  # kept events before event 4 are whole windows, so that law 7 has where to cut
+        built.mask[:, :4] = np.array([[1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]]).reshape(
+            3, 4, *(1,) * (built.mask.ndim - 2)
+        )
+    return built
