@@ -53,6 +53,9 @@ class Convolution:
 
     def weight_gradient(self, gradient: Tensor, x: Tensor, prepared: Tensor) -> Tensor:
         """The gradient for the weight, (out, in, *k), from that of the output."""
+        if self._rank == 3 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+            # oneDNN's own is wrong where a site axis is shorter than the kernel (pytorch/pytorch#169688).
+            gradient, x, prepared = gradient.float(), x.float(), prepared.float()
         result = self._backward(gradient, x, prepared, (False, True, False))[1]
         return result.squeeze(2) if self._rank == 1 else result
 

@@ -286,13 +286,13 @@ class ConvRNN(nn.Module):
 
 def _warn_of_surprises(spec: Spec) -> None:
     if spec.dropout and spec.num_layers == 1:
-        warnings.warn("`dropout` acts between layers, and num_layers is 1: it does nothing", stacklevel=4)
+        warnings.warn("`dropout` acts between layers, and num_layers is 1: it does nothing", stacklevel=3)
     shortest = min(*spec.sizes("kernel_size"), *spec.sizes("recurrent_kernel_size"))
     if spec.causal and spec.window is not None and shortest < spec.window:
         warnings.warn(
             f"kernel_size {shortest} is smaller than window {spec.window}: an event does not see all of the "
             f"{spec.window} events before it; make both kernels at least as long as the window",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

@@ -8,6 +8,7 @@ docs/semantics.md, section 2; the backward pass is their chain rule.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -206,7 +207,7 @@ class _Backward:
     def _add_weight_ih(self, da: Tensor, x: Tensor) -> None:
         # With few input channels oneDNN sums all rows of a call in one chain, and its float32 error grows with the
         # chain: over blocks of so many values it stays at that of a step-by-step loop.
-        rows = max(1, _SUMMED // (da[:1].numel() // da.shape[-1]))
+        rows = max(1, _SUMMED // math.prod(da.shape[1:-1]))
         for block_da, block_x in zip(da.split(rows), x.split(rows), strict=True):
             self._add("weight_ih", self.plan.input_convolution.weight_gradient(block_da, block_x, self.weight_ih))
 

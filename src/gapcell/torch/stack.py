@@ -172,7 +172,7 @@ def _warn_of_padding(elements: Tensor) -> None:
         warnings.warn(
             'gap="predict" steps through missing values, and the mask of a row begins or ends in steps without any '
             "observation. If these are padding, say so with lengths=; if they are real, pass lengths to silence this",
-            stacklevel=7,
+            stacklevel=8,
         )
 
 
