@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-__all__ = ["MISUSED", "REFUSED", "Refusal", "main"]
-
-REFUSED, MISUSED, INTERRUPTED = 1, 2, 130
+MISSING, INTERRUPTED = 2, 130
 
 EXTRAS = {  # module that a command imports: the extra that installs it
     "cyclopts": "cli",
@@ -23,14 +21,6 @@ EXTRAS = {  # module that a command imports: the extra that installs it
 }
 
 
-class Refusal(Exception):  # noqa: N818  # not an error in the program
-    """Why a command does not do what it was asked, in one sentence, with the exit status to leave with."""
-
-    def __init__(self, sentence: str, status: int = REFUSED) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -43,19 +33,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        from gapcell import commands
-
-        return commands.run(words)
+        return run(words)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         extra = EXTRAS.get(package)
         if extra is None:
             raise
-        return refuse(f"this needs {package}, which is not installed: pip install 'gapcell[{extra}]'", MISUSED)
+        return refuse(f"this needs {package}, which is not installed: pip install 'gapcell[{extra}]'", MISSING)
     except KeyboardInterrupt:
         return refuse("interrupted; no output was written", INTERRUPTED)
-    except Refusal as refusal:
+
+
+def run(words: list[str]) -> int:
+    """The exit status of a command for which everything is installed."""
+    from gapcell import commands
+
+    try:
+        commands.run(words)
+    except commands.Refusal as refusal:
         return refuse(str(refusal), refusal.status)
+    return 0
 
 
 def refuse(sentence: str, status: int) -> int:

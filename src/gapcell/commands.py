@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from gapcell import __version__
-from gapcell.cli import MISUSED, Refusal
 from gapcell.files import check_writable, replacing
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from gapcell.detect import Detection, Detector, EventTable
     from gapcell.terminal import Report
 
-__all__ = ["app", "run"]
+REFUSED, MISUSED = 1, 2
 
 app = App(
     name="gapcell",
@@ -34,8 +33,20 @@ Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=()
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
-def run(words: Sequence[str]) -> int:
-    """Runs the command that the words name, and returns 0; a misuse is a `Refusal`."""
+class Refusal(Exception):  # noqa: N818  # not an error in the program
+    """Why a command does not do what it was asked, in one sentence, with the exit status to leave with."""
+
+    def __init__(self, sentence: str, status: int = REFUSED) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def run(words: Sequence[str]) -> None:
+    """Runs the command that the words name.
+
+    Raises:
+        Refusal: the words are misused, or what they name is refused.
+    """
     try:
         # parsed here and called below, because App.__call__ exits by itself and has its own way with interruptions
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
@@ -44,7 +55,6 @@ def run(words: Sequence[str]) -> int:
         command = f"{words[0]} " if words and words[0] in app else ""
         raise Refusal(f"{sentence}; see gapcell {command}--help", MISUSED) from None
     command(*bound.args, **bound.kwargs)
-    return 0
 
 
 @app.command

@@ -8,8 +8,6 @@ from importlib import metadata
 
 from gapcell import __version__
 
-__all__ = ["Kernel", "Package", "kernel", "packages"]
-
 PACKAGES = {  # what is looked up: (distributions that provide it, the extra that installs it)
     "numpy": (("numpy",), None),
     "safetensors": (("safetensors",), None),

@@ -76,7 +76,6 @@ def conv_rnn(
         now = [np.where(_through_conv(within[:, 0], spec)[..., None], part, 0.0) for part in now]  # (11)
     if spec.go_backwards:
         values, steps = values[:, ::-1], steps[:, ::-1]  # (13)
-
     run = _run_sites if spec.window is None else _run_series
     y, last = values, []
     for index in range(spec.num_layers):

@@ -19,8 +19,6 @@ from gapcell.info import Kernel, Package
 if TYPE_CHECKING:
     from gapcell.detect import Detection
 
-__all__ = ["Report", "progress", "say", "show_alerts", "show_files", "show_measures", "show_packages"]
-
 PLAIN_WIDTH = 120
 SECONDS_BETWEEN_LINES = 5
 SHOWN_ALERTS = 8

@@ -69,8 +69,8 @@ class PlainLayer:
             x = torch.stack(filled, dim=1)
         else:
             x = torch.where(observed, x, 0.0)
-        if case.domain is not None and spec.window is None:
-            within = torch.from_numpy(np.broadcast_to(case.domain, case.exists[:, 0].shape).copy())
+        if case.domain is not None and spec.window is None and bug != "state kept outside the domain":
+            within = torch.tensor(np.broadcast_to(case.domain, (len(case.x), *case.x.shape[2:-1])))
             start = [torch.where(through_conv(within, spec)[..., None], part, 0.0) for part in start]
         y, steps, last = x, kept, []
         for index in range(spec.num_layers):
@@ -100,7 +100,9 @@ class PlainLayer:
         return case.observed
 
     def _kept(self, case: Case) -> np.ndarray:
-        return self._observed(case).any(axis=-1) if case.spec.gap == "hold" else case.exists
+        if case.spec.gap == "hold":
+            return self._observed(case).any(axis=-1)
+        return np.ones_like(case.exists) if self.bug == "predicting beyond the lengths" else case.exists
 
     def _run_sites(
         self, params: dict[str, Tensor], x: Tensor, steps: Tensor, spec: Spec, state: list[Tensor], wraps: bool = False
@@ -125,7 +127,9 @@ class PlainLayer:
         return torch.stack(y, dim=1), torch.stack(moved, dim=1), state
 
     def _old(self, state: list[Tensor]) -> list[Tensor]:
-        return [torch.zeros_like(part) for part in state] if self.bug == "state not held" else state
+        if self.bug == "state not held":
+            return [torch.zeros_like(part) for part in state]
+        return [part.detach() for part in state] if self.bug == "gradient cut at masked steps" else state
 
     def _updates(self, u: Tensor, moved: list[Tensor], t: int) -> Tensor:
         """Where the state steps: u itself, but for the bugs."""

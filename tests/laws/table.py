@@ -40,6 +40,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "causal": ({"causal": True, "cell": "gru"}, {"mask": "site"}),
     "rule any": ({"mask_rule": "any"}, {"mask": "site", "share": 0.3}),
     "rule all": ({"mask_rule": "all"}, {"mask": "site", "share": 0.9}),
+    "rule all, no tap inside": ({"mask_rule": "all", "kernel_size": 2, "dilation": 20}, {"mask": "site"}),
     "series": ({"window": 3}, {"mask": "step", "T": 8}),
     "series, elements": ({"window": 3, "cell": "gru"}, {"mask": "element", "T": 8, "lengths": True}),
     "series, causal": ({"window": 3, "causal": True, "kernel_size": 4}, {"mask": "step", "T": 8, "domain": "row"}),

@@ -9,10 +9,11 @@ from laws.laws import LAWS, applies
 from laws.layers import ReferenceLayer
 from laws.table import CASES, build
 
-CLAIMS = [(law, name) for name in CASES for law in LAWS if law != 13 and applies(law, build(name))]
+# Laws 10 and 13 compare with the oracle.
+CLAIMS = [(law, name) for name in CASES for law in LAWS if law not in (10, 13) and applies(law, build(name))]
 
 
-@pytest.mark.parametrize(("law", "name"), CLAIMS, ids=lambda value: str(value).replace(" ", "_"))
+@pytest.mark.parametrize(("law", "name"), CLAIMS)
 def test_the_oracle_obeys(law, name):
     LAWS[law](ReferenceLayer(), build(name))
 

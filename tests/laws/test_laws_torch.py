@@ -17,11 +17,18 @@ from laws.plain import PlainLayer
 from laws.table import CASES, DTYPES, build
 from laws.torch_layer import TorchLayer
 
-CLAIMS = [(law, name) for name in CASES for law in LAWS if applies(law, build(name))]
+CLAIMS = [
+    (law, name, dtype)
+    for name in CASES
+    for law in LAWS
+    for dtype in DTYPES
+    if applies(law, build(name)) and not (law in (10, 11, 12) and dtype == np.float64)  # of shapes, whatever the dtype
+]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@pytest.mark.parametrize(("law", "name"), CLAIMS, ids=lambda value: str(value).replace(" ", "_"))
+@pytest.mark.parametrize(
+    ("law", "name", "dtype"), CLAIMS, ids=[f"{law}-{name}-{dtype.__name__}" for law, name, dtype in CLAIMS]
+)
 def test_the_layer_obeys(law, name, dtype):
     check(law, TorchLayer(channels_last=True), build(name, dtype), PlainLayer())
 

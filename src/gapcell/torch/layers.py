@@ -229,7 +229,7 @@ class ConvRNN(nn.Module):
                 f"`input` has shape {shape}, expected ({', '.join(wanted)}) with C = input_size = {spec.in_channels}"
             )
         parameter = self._parameters_of("l0").weight_ih
-        if x.dtype != parameter.dtype and not torch.is_autocast_enabled(x.device.type):
+        if x.dtype != parameter.dtype and stack.autocast_dtype(x) is None:
             raise ValueError(
                 f"`input` has dtype {x.dtype}, but the parameters have {parameter.dtype} (input shape {shape}); "
                 f"convert one of them, e.g. layer.to(input.dtype)"

@@ -33,15 +33,16 @@ _CELLS: dict[str, Cell] = {"lstm": LSTM(), "gru": GRU()}
 
 def run(plan: Plan, inputs: Inputs) -> tuple[Tensor, ...]:
     """The recurrence over computed pairs; returns as `plain.run` does."""
-    return _Recurrence.apply(plan, *inputs)
+    # Asked here: inside `forward` gradients are always off, and `needs_input_grad` does not know of no_grad.
+    return _Recurrence.apply(plan, torch.is_grad_enabled(), *inputs)
 
 
 class _Recurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *arguments: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, plan: Plan, recording: bool, *arguments: Tensor | None) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         inputs = _inputs(arguments)
-        training = any(ctx.needs_input_grad)
+        training = recording and any(ctx.needs_input_grad)
         with torch.autocast(inputs.x.device.type, enabled=False):
             states, stored = _forward(plan, inputs, store=training)
         if training:
@@ -53,10 +54,10 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *arguments, hs = ctx.saved_tensors
-        inputs, wanted = _inputs(arguments), ctx.needs_input_grad[1:]
+        inputs, wanted = _inputs(arguments), ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             # create_graph: what is written out below would come back as constants.
-            return (None, *_differentiable_backward(ctx.plan, inputs, gradients, wanted))
+            return (None, None, *_differentiable_backward(ctx.plan, inputs, gradients, wanted))
         # The pass overwrites what was stored, so a second one over the same graph computes it again.
         stored, ctx.stored = ctx.stored, None
         with torch.autocast(inputs.x.device.type, enabled=False):
@@ -64,7 +65,7 @@ class _Recurrence(torch.autograd.Function):
                 states, kept = _forward(ctx.plan, inputs, store=True)
             else:
                 states, kept = _States(inputs, hs, stored[0]), stored[1]
-            return (None, *_Backward(ctx.plan, inputs, states, kept, wanted).run(gradients))
+            return (None, None, *_Backward(ctx.plan, inputs, states, kept, wanted).run(gradients))
 
 
 def _inputs(fields: Sequence[Any]) -> Inputs:

@@ -21,7 +21,7 @@ from gapcell.torch import plain, recurrence
 from gapcell.torch.plan import Inputs, Plan
 from gapcell.torch.rows import Rows
 
-__all__ = ["Batch", "Parameters", "State", "run"]
+__all__ = ["Batch", "Parameters", "State", "autocast_dtype", "run"]
 
 State = tuple[Tensor, ...]
 
@@ -203,7 +203,7 @@ class _Direction:
         valid = x.new_ones((samples, events), dtype=torch.bool)
         if counts is not None:
             valid = masks.from_lengths(counts, events)
-        whole = counts is None and not _traced() and events % window == 0
+        whole = counts is None and not _traced(x) and events % window == 0
         update = None if whole else masks.windows(valid, window)
         y, final = self._sites(masks.windows(x, window), update, state)
         y = masks.from_windows(y, events)
@@ -214,7 +214,7 @@ class _Direction:
     def _sites(self, x: Tensor, update: Tensor | None, state: State) -> tuple[Tensor, State]:
         """Sections 2 and 3 over (N, T, *S, C); `update` is (N, T) or (N, T, *S')."""
         samples, steps = x.shape[:2]
-        traced = _traced()
+        traced = _traced(x)
         if traced and torch.compiler.is_exporting():
             return self._scanned(x, update, state)
         if traced or update is None:
@@ -248,8 +248,7 @@ class _Direction:
 
     def _inputs(self, plan: Plan, x: Tensor, state: State, scale: Tensor | None, update: Tensor | None) -> Inputs:
         weight_ih, weight_hh, bias, recurrent_bias = self.parameters
-        device = x.device.type
-        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        low = autocast_dtype(x) or x.dtype
         return Inputs(
             x=plan.pad_input(x).to(low),
             h=state[0],
@@ -263,13 +262,17 @@ class _Direction:
         )
 
 
-def _traced() -> bool:
-    """Whether a compiler, an exporter, a function transform or forward-mode differentiation is looking."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or getattr(forward_ad, "_current_level", -1) >= 0
-    )
+def _traced(x: Tensor) -> bool:
+    """Whether only the dense form will do: values may not be looked at, or forward-mode differentiation is on."""
+    return not arrays.is_concrete(x) or getattr(forward_ad, "_current_level", -1) >= 0
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The type autocast asks for where x lives, or None where it is off or unknown (the meta device)."""
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
 
 
 def _drop(x: Tensor, probability: float) -> Tensor:

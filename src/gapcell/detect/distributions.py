@@ -1,0 +1,79 @@
+"""The distributions that the heads predict: their densities, and tails that stay finite however far out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy import special
+from torch import Tensor
+from torch.nn import functional as F
+
+LEAST_SCALE = 0.05  # of a typical spread; keeps a mixture from collapsing onto values that repeat
+LEAST_FREEDOM = 2.0  # a Student t with finite spread
+FARTHEST = 1e15  # standard deviations; the square is finite in float32 too
+SERIES_BELOW = 0.1  # the incomplete beta function is summed as a series below this argument
+
+
+def student_t(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Location, scale and degrees of freedom from unconstrained parameters (..., 3)."""
+    loc, scale, freedom = parameters.unbind(-1)
+    return loc, F.softplus(scale) + LEAST_SCALE, F.softplus(freedom) + LEAST_FREEDOM
+
+
+def mixture(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log weights, means and standard deviations, each (..., K), from unconstrained parameters (..., 3 K)."""
+    weight, loc, scale = parameters.unflatten(-1, (3, -1)).unbind(-2)
+    return F.log_softmax(weight, -1), loc, F.softplus(scale) + LEAST_SCALE
+
+
+def student_t_log_density(parameters: Tensor, z: Tensor) -> Tensor:
+    """Log density at z (...) of a Student t with parameters (..., 3)."""
+    loc, scale, freedom = student_t(parameters)
+    normaliser = torch.lgamma((freedom + 1) / 2) - torch.lgamma(freedom / 2) - 0.5 * torch.log(freedom * math.pi)
+    return normaliser - torch.log(scale) - (freedom + 1) / 2 * torch.log1p(((z - loc) / scale).square() / freedom)
+
+
+def mixture_log_density(parameters: Tensor, z: Tensor) -> Tensor:
+    """Log density at z (...) of a mixture of Gaussians with parameters (..., 3 K)."""
+    weight, loc, scale = mixture(parameters)
+    u = (z.unsqueeze(-1) - loc) / scale
+    return torch.logsumexp(weight - torch.log(scale) - 0.5 * u.square() - 0.5 * math.log(2 * math.pi), -1)
+
+
+def mixture_log_tails(parameters: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Log P(Z <= z) and log P(Z >= z) of a mixture of Gaussians, each (...)."""
+    weight, loc, scale = mixture(parameters)
+    u = ((z.unsqueeze(-1) - loc) / scale).clamp(-FARTHEST, FARTHEST)
+    below, above = weight + torch.special.log_ndtr(u), weight + torch.special.log_ndtr(-u)
+    return torch.logsumexp(below, -1), torch.logsumexp(above, -1)
+
+
+def student_t_log_tails(parameters: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Log P(Z <= z) and log P(Z >= z) of a Student t, each (...)."""
+    loc, scale, freedom = (part.double().numpy() for part in student_t(parameters))
+    u = np.clip((z.double().numpy() - loc) / scale, -FARTHEST, FARTHEST)
+    far = log_far_tail(np.abs(u), freedom)
+    near = np.log1p(-np.exp(far))  # the far tail is at most a half
+    below, above = np.where(u < 0, far, near), np.where(u < 0, near, far)
+    return torch.from_numpy(below), torch.from_numpy(above)
+
+
+def log_far_tail(u: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Log P(T >= u) for u >= 0: half the regularised incomplete beta I_x(v/2, 1/2) at x = v / (v + u^2).
+
+    Where x is small, so that the beta function would underflow, its hypergeometric series in logarithms
+    (Abramowitz and Stegun 26.5.4 and 26.7.1) takes over.
+    """
+    a, b = freedom / 2, 0.5
+    log_x = np.log(freedom) - np.logaddexp(np.log(freedom), 2 * np.log(np.maximum(u, 1e-300)))
+    x = np.exp(log_x)
+    with np.errstate(divide="ignore"):
+        direct = np.log(special.betainc(a, b, x))
+    small = np.minimum(x, SERIES_BELOW)
+    series = (
+        a * log_x + b * np.log1p(-small) - np.log(a) - special.betaln(a, b)
+        + np.log(special.hyp2f1(a + b, 1.0, a + 1.0, small))
+    )  # fmt: skip
+    return np.where(x < SERIES_BELOW, series, direct) - math.log(2)

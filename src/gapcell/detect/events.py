@@ -1,0 +1,326 @@
+"""Event tables: from a CSV or Parquet file, or a polars frame, to one ragged series per entity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from gapcell.detect.columns import (
+    MOST_FEATURES,
+    Column,
+    as_boolean,
+    as_kind,
+    guess_entity,
+    guess_time,
+    kind_of,
+    left_out_because,
+    like_an_identifier,
+    require,
+)
+from gapcell.detect.refusals import TableError
+from gapcell.detect.table_files import read_cdnow, read_frame
+from gapcell.detect.times import Times, parse_times
+
+GAP = "time_since_last"
+"""The name of the feature that is made of the times."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read and what was guessed, so that it can be said aloud.
+
+    Attributes:
+        source: where the table came from (a path, or "a frame").
+        rows: number of events.
+        entities: number of entities.
+        entity: name of the entity column.
+        time: name of the time column.
+        time_form: how the times were read, in words, such as "dates written YYYYMMDD".
+        has_hours: True when the hour of the day of the times means something.
+        columns: the columns used as features, in table order.
+        missing: missing values in each of these columns.
+        label: name of the label column, or None.
+        guessed: which of "entity", "time" and "values" were guessed rather than named.
+        left_out: (column, why) for each column that is not used.
+    """
+
+    source: str
+    rows: int
+    entities: int
+    entity: str
+    time: str
+    time_form: str
+    has_hours: bool
+    columns: tuple[Column, ...]
+    missing: tuple[int, ...]
+    label: str | None
+    guessed: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+    def sentences(self) -> list[str]:
+        """What was read, guessed and left out, each a sentence without a full stop."""
+        guessed = {role: " (guessed)" if role in self.guessed else "" for role in ("entity", "time", "values")}
+        features = ", ".join(f"{column.name} ({column.kind})" for column in self.columns)
+        said = [
+            f"{self.rows:,} events of {self.entities:,} entities read from {self.source}",
+            f"entity: {self.entity}{guessed['entity']}",
+            f"time: {self.time}{guessed['time']}, read as {self.time_form}",
+            f"features{guessed['values']}: {features or 'none but the time since the last event'}",
+        ]
+        if self.label is not None:
+            said.append(f"label: {self.label}")
+        said += [
+            f"{column.name} is missing in {count:,} event{'s' if count > 1 else ''}"
+            for column, count in zip(self.columns, self.missing, strict=True)
+            if count
+        ]
+        return said + [f"{name} is left out: {why}" for name, why in self.left_out]
+
+
+@dataclass(frozen=True, eq=False)
+class EventTable:
+    """Events in the order of the file, with what is needed to walk them entity by entity.
+
+    Attributes:
+        reading: what was read and guessed.
+        entity: (rows,) the entity of each event, as the table has it.
+        time: (rows,) the time of each event: Datetime in microseconds (UTC or zoneless), or Float64 seconds.
+        seconds: (rows,) float64, the same times in seconds (since 1970 where there is a calendar).
+        values: (rows, features) one column per feature: Float64, String or Boolean; null where missing.
+        label: (rows,) Boolean, null where unknown; None when there is no label.
+        codes: (rows,) int64, the entity's number, in the order of first appearance.
+        order: (rows,) int64, the rows sorted by entity number, then time, then place in the file.
+        starts: (entities + 1,) int64, where in `order` each entity begins.
+    """
+
+    reading: Reading
+    entity: pl.Series
+    time: pl.Series
+    seconds: np.ndarray
+    values: pl.DataFrame
+    label: pl.Series | None
+    codes: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+
+    def rows_of(self, code: int) -> np.ndarray:
+        """Rows of the entity with this number, in time order: (events,) int64."""
+        return self.order[self.starts[code] : self.starts[code + 1]]
+
+    def since_last(self) -> np.ndarray:
+        """Seconds since the entity's previous event, NaN for its first: (rows,) float64."""
+        gaps = np.full(len(self.order), np.nan)
+        ordered = self.seconds[self.order]
+        gaps[self.order[1:]] = np.diff(ordered)
+        gaps[self.order[self.starts[:-1]]] = np.nan
+        return gaps
+
+    def earlier(self) -> np.ndarray:
+        """How many earlier events the entity has: (rows,) int64."""
+        count = np.empty(len(self.order), dtype=np.int64)
+        count[self.order] = np.arange(len(self.order)) - np.repeat(self.starts[:-1], np.diff(self.starts))
+        return count
+
+
+def read_table(
+    source: str | Path | pl.DataFrame,
+    *,
+    entity: str | None = None,
+    time: str | None = None,
+    values: Sequence[str | Column] | None = None,
+    label: str | None = None,
+    numbers_as: str | None = None,
+) -> EventTable:
+    """Read a table of events.
+
+    In CSV, empty cells and NA, N/A, null, None and NaN are missing values. Duplicate times keep their order.
+
+    Args:
+        source: a .csv, .tsv, .txt or .parquet file, or a polars frame.
+        entity: the column that says whose event it is; guessed by name when None.
+        time: the column that says when; guessed by type and name when None.
+        values: the columns to use as features, a `Column` where its kind is to be forced; all usable ones when None.
+        label: a boolean or 0/1 column, null where unknown; never guessed, and never used as a feature.
+        numbers_as: how times that are numbers are to be read: "seconds", "milliseconds since 1970" or
+            "dates written YYYYMMDD"; told from the numbers when None.
+
+    Raises:
+        TableError: naming the column and the first bad row (1 is the first row of data).
+    """
+    frame = source if isinstance(source, pl.DataFrame) else read_frame(Path(source))
+    name = "a frame" if isinstance(source, pl.DataFrame) else str(source)
+    if frame.height == 0:
+        raise TableError(f"{name} holds no events: at least one row was expected")
+    guessed = tuple(role for role, given in (("entity", entity), ("time", time), ("values", values)) if given is None)
+    entity, time = named_or_guessed(frame, entity, time, label)
+    labels = None if label is None else as_boolean(frame[label], "label")
+    entities = entity_column(frame[entity])
+    times = parse_times(frame[time], numbers_as)
+    roles = {entity, time, label}
+    if values is None:
+        columns, left_out = guess_values(frame, roles, labels)
+        refuse_featureless(columns, left_out)
+    else:
+        columns, left_out = named_values(frame, values, roles)
+    refuse_reserved(columns)
+    if len(columns) > MOST_FEATURES:
+        raise TableError(f"{len(columns)} columns could be features: name at most {MOST_FEATURES} (values=, --value)")
+    features = frame.select(as_kind(frame[column.name], column.kind).alias(column.name) for column in columns)
+    return assemble(name, entities, times, features, labels, (time, columns, guessed, left_out))
+
+
+def named_or_guessed(frame: pl.DataFrame, entity: str | None, time: str | None, label: str | None) -> tuple[str, str]:
+    """The entity and the time column, which must be there and must be two."""
+    for column, role in ((entity, "entity"), (time, "time"), (label, "label")):
+        if column is not None:
+            require(frame, column, role)
+    named = {column for column in (entity, time, label) if column is not None}
+    time = time or guess_time(frame, named)
+    entity = entity or guess_entity(frame, named | {time})
+    if entity == time or label in (entity, time):
+        twice = entity if entity in (time, label) else time
+        raise TableError(f"column {twice!r} is named for two of entity, time and label: each needs its own")
+    return entity, time
+
+
+def refuse_reserved(columns: tuple[Column, ...]) -> None:
+    """Refuse a column with the name of the feature that is made of the times."""
+    if any(column.name == GAP for column in columns):
+        raise TableError(f"column {GAP!r} has the name of the feature made of the times: rename it or leave it out")
+
+
+def entity_column(column: pl.Series) -> pl.Series:
+    """The entity column, every row of which must hold something."""
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
+        raise TableError(f"entity column {column.name!r} holds {column.dtype}: text or numbers were expected")
+    empty = column.is_null()
+    if column.dtype.is_float():
+        empty = empty | column.is_nan().fill_null(value=True)
+    if column.dtype == pl.String:
+        empty = empty | (column.str.strip_chars() == "").fill_null(value=True)
+    row = empty.arg_max() if empty.any() else None
+    if row is not None:
+        raise TableError(f"entity column {column.name!r}, row {row + 1} is empty: every event needs an entity")
+    return column
+
+
+def guess_values(
+    frame: pl.DataFrame, roles: set[str | None], labels: pl.Series | None
+) -> tuple[tuple[Column, ...], tuple[tuple[str, str], ...]]:
+    """Every column that can be a feature, and why the others cannot."""
+    columns, left_out = [], []
+    for name in frame.columns:
+        if name in roles:
+            continue
+        column = frame[name]
+        why = left_out_because(column, labels)
+        kind = kind_of(column) if why is None else "numeric"
+        if why is None and kind == "categorical":
+            why = like_an_identifier(column)
+        if why is None:
+            columns.append(Column(name, kind))
+        else:
+            left_out.append((name, why))
+    return tuple(columns), tuple(left_out)
+
+
+def named_values(
+    frame: pl.DataFrame, values: Sequence[str | Column], roles: set[str | None]
+) -> tuple[tuple[Column, ...], tuple[tuple[str, str], ...]]:
+    """The columns that were named; only empty ones and identifiers are left out."""
+    columns, left_out = [], []
+    for value in values:
+        name = value if isinstance(value, str) else value.name
+        require(frame, name, "value")
+        if name in roles:
+            raise TableError(f"column {name!r} cannot be a feature too: it is the entity, the time or the label")
+        if isinstance(value, Column):
+            columns.append(value)
+            continue
+        column = frame[name]
+        kind = "numeric" if column.dtype == pl.Null else kind_of(column)
+        why = "it is empty" if column.null_count() == column.len() else None
+        why = why or (like_an_identifier(column) if kind == "categorical" else None)
+        if why is None:
+            columns.append(Column(name, kind))
+        else:
+            left_out.append((name, why))
+    refuse_featureless(columns, left_out)
+    return tuple(dict.fromkeys(columns)), tuple(left_out)
+
+
+def refuse_featureless(columns: Sequence[Column], left_out: Sequence[tuple[str, str]]) -> None:
+    """Refuse a table none of whose columns can be used; one that has times only says something by its times."""
+    if left_out and not columns:
+        raise TableError(f"no usable feature is left: {'; '.join(f'{name}: {why}' for name, why in left_out)}")
+
+
+def assemble(
+    source: str,
+    entities: pl.Series,
+    times: Times,
+    values: pl.DataFrame,
+    labels: pl.Series | None,
+    read: tuple[str, tuple[Column, ...], tuple[str, ...], tuple[tuple[str, str], ...]],
+) -> EventTable:
+    """Number the entities and sort each one's events by time."""
+    keys = entities.cast(pl.String).alias("key").to_frame()
+    numbers = keys.unique(maintain_order=True).with_row_index("code")
+    codes = keys.join(numbers, on="key", how="left", maintain_order="left")["code"].to_numpy().astype(np.int64)
+    order = np.lexsort((times.seconds, codes))  # stable, so equal times keep the order of the file
+    starts = np.searchsorted(codes[order], np.arange(numbers.height + 1))
+    time, columns, guessed, left_out = read
+    reading = Reading(
+        source=source,
+        rows=len(codes),
+        entities=numbers.height,
+        entity=entities.name,
+        time=time,
+        time_form=times.form,
+        has_hours=times.has_hours,
+        columns=columns,
+        missing=tuple(values[column.name].null_count() for column in columns),
+        label=None if labels is None else labels.name,
+        guessed=guessed,
+        left_out=left_out,
+    )
+    return EventTable(reading, entities, times.shown, times.seconds, values, labels, codes, order, starts)
+
+
+def rebuild(table: EventTable, *, entity: pl.Series, seconds: np.ndarray, values: pl.DataFrame) -> EventTable:
+    """A table of other events with the columns of this one, without labels.
+
+    Args:
+        table: whose columns and sort of times are kept.
+        entity: (rows,) of the new events.
+        seconds: (rows,) float64.
+        values: (rows, features).
+    """
+    reading = table.reading
+    if table.time.dtype == pl.Float64:
+        shown = pl.Series(table.time.name, seconds)
+    else:
+        shown = pl.Series(table.time.name, np.round(seconds * 1e6).astype(np.int64)).cast(table.time.dtype)
+    times = Times(shown, seconds, reading.time_form, reading.has_hours)
+    return assemble(reading.source, entity, times, values, None, (reading.time, reading.columns, (), ()))
+
+
+def load_cdnow() -> EventTable:
+    """Purchases at CDNOW, 1997-01 to 1998-06 (Fader and Hardie 2001), from the installed wheel of `lifetimes`.
+
+    Columns customer_id, date, number_of_cds, dollar_value. The package is not imported.
+
+    Raises:
+        TableError: when the wheel is not installed; the text carries the pip line.
+    """
+    table = read_table(read_cdnow(), entity="customer_id", time="date", values=("number_of_cds", "dollar_value"))
+    return replace_source(table, "CDNOW_master.txt of the package lifetimes")
+
+
+def replace_source(table: EventTable, source: str) -> EventTable:
+    """The same table with another word for where it came from."""
+    return replace(table, reading=replace(table.reading, source=source))

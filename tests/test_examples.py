@@ -1,0 +1,53 @@
+"""Every example runs as a user runs it, and prints what its comments promise."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PRINTED = {  # TINY is a rounding error
+    "numpy_masked_convlstm.py": """\
+output (32, 10, 64) state (1, 32, 5, 64) (1, 32, 5, 64)
+all finite: True · masked events give zero: True
+largest difference to the row without its masked events: TINY
+""",
+    "torch_masked_convlstm.py": """\
+output (32, 10, 64)
+the same with NaN under the mask: True
+gradients finite: True
+NaN in the output of x * mask: True
+""",
+    "torch_missing_channels.py": """\
+output (32, 10, 64)
+state (1, 32, 64, 8) (1, 32, 64, 8)
+events without any feature: 44
+their outputs are zero: True
+the same with 1e30 under the mask: True
+output with presence flags (32, 10, 64)
+""",
+}
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_the_example_prints_what_it_should(example):
+    if example.name.startswith("torch_"):
+        pytest.importorskip("torch", reason="this example is written in PyTorch")
+    command = [sys.executable, "-X", "utf8", example]
+    ran = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    wanted = re.escape(PRINTED[example.name]).replace("TINY", r"(0\.0|\d(\.\d+)?e-1\d)")
+    assert re.fullmatch(wanted, ran.stdout), ran.stdout
+
+
+def test_every_example_has_its_output_here():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(PRINTED)
+
+
+def test_examples_use_the_public_api_only():
+    for example in EXAMPLES.glob("*.py"):
+        source = example.read_text(encoding="utf-8")
+        imported = {line.split()[1] for line in source.splitlines() if line.startswith("from gapcell")}
+        assert imported <= {"gapcell", "gapcell.torch", "gapcell.reference"}, example.name
