@@ -15,7 +15,7 @@ help:
 	@echo "make clean   removes the virtual environment and everything written here"
 
 demo: $(VENV)/detect.stamp
-	@echo "==> 2/2 finding anomalies in 69,659 real purchases (about two minutes)"
+	@echo "==> 2/2 finding anomalies in 69,659 real purchases (about a minute)"
 	$(BIN)/gapcell detect --demo --report report.html --scores scores.parquet
 
 test: $(VENV)/test.stamp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral
 from typing import Any, Literal
 
 __all__ = ["Spec"]
@@ -83,11 +84,10 @@ class Spec:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}, expected one of {_listed(allowed)}")
-        _check_int("rank", self.rank)
-        if self.rank not in (1, 2, 3):
+        if _whole("rank", self.rank) not in (1, 2, 3):
             raise ValueError(f"`rank` is {self.rank}, expected 1, 2 or 3 site axes")
         for name in _COUNTS:
-            _check_int(name, getattr(self, name))
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}, expected True or False")
@@ -112,7 +112,7 @@ class Spec:
             raise ValueError('`causal` pads on the left, so `padding` must be "same", but it is "valid"')
         if self.window is None:
             return
-        _check_int("window", self.window)
+        object.__setattr__(self, "window", _whole("window", self.window))
         if self.rank != 1:
             raise ValueError(f"`window` cuts a series (N, S, C) and needs rank 1, but `rank` is {self.rank}")
         if self.stride != (1,) or self.padding == "valid":
@@ -248,9 +248,10 @@ def _listed(allowed: tuple[str | None, ...]) -> str:
     return ", ".join(repr(choice) for choice in allowed)
 
 
-def _check_int(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+def _whole(name: str, value: object) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"`{name}` is {value!r}, expected an integer of at least 1")
+    return int(value)
 
 
 def _check_probability(name: str, value: object) -> None:
@@ -259,9 +260,7 @@ def _check_probability(name: str, value: object) -> None:
 
 
 def _spread(name: str, value: object, rank: int) -> tuple[int, ...]:
-    sizes = (value,) * rank if isinstance(value, int) else value
+    sizes = (value,) * rank if isinstance(value, Integral) else value
     if not isinstance(sizes, tuple | list) or len(sizes) != rank:
         raise ValueError(f"`{name}` is {value!r}, expected an integer or {rank} of them (rank {rank})")
-    for size in sizes:
-        _check_int(name, size)
-    return tuple(sizes)
+    return tuple(_whole(name, size) for size in sizes)

@@ -23,7 +23,7 @@ from gapcell.torch.plan import Inputs, Plan, Span
 __all__ = ["run"]
 
 # Pre-activations a chunk of steps may hold: many enough for the convolution, few enough for the cache.
-_CHUNK = 2 * 1024**2
+_CHUNK = 1024**2
 
 # Rows times sites that one call may sum for the gradient of the input weights.
 _SUMMED = 3072
