@@ -390,12 +390,15 @@ def test_options_that_cannot_be_meant_are_refused(options: dict[str, object], me
 
 
 def test_progress_is_told_to_the_end(table: EventTable) -> None:
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple] = []
     detector = fit(table, replace(QUICK, epochs=2), progress=lambda *step: told.append(step))
     detector.compare(table, progress=lambda *step: told.append(step))
-    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    stages = list(dict.fromkeys(step[0] for step in told))
     assert stages == ["population", "network", "scores", "baselines"]
-    assert all(0 < done <= total for _, done, total in told)
+    assert all(0 < step[1] <= step[2] for step in told)
+    assert [step[3] for step in told if step[0] == "network"] == [
+        f"held-out negative log-likelihood {epoch.held_out:.3f}" for epoch in detector.epochs
+    ]
     assert [step for step in told if step[0] == "baselines"][-1] == ("baselines", 5, 5)
 
 

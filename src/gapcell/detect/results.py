@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -12,11 +11,17 @@ import polars as pl
 from gapcell.detect.events import GAP, EventTable
 
 Part = Literal["train", "held-out", "test"]
-Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total); the stages in order: "population", "network", "scores", "baselines"."""
 
 
-def silent(stage: str, done: int, total: int) -> None:
+class Progress(Protocol):
+    """Who is told how far the work is; the stages in order: "population", "network", "scores", "baselines"."""
+
+    def __call__(self, stage: str, done: int, total: int, message: str = "") -> None:
+        """Take note that `done` of `total` are done; the message says how it goes."""
+        ...
+
+
+def silent(stage: str, done: int, total: int, message: str = "") -> None:
     """Progress that nobody watches."""
 
 

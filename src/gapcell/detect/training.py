@@ -153,7 +153,7 @@ class Fitted:
 
 
 def fit_network(
-    material: Material, population: Tensor, options: FitOptions, progress: Callable[[int, int], None]
+    material: Material, population: Tensor, options: FitOptions, progress: Callable[[int, int, str], None]
 ) -> Fitted:
     """Train a network and keep the epoch that predicts the held-out events before `threshold_from` best."""
     draws = np.random.default_rng(options.seed)
@@ -175,7 +175,7 @@ def fit_network(
         by_head = held_out.judge(network, material)
         judged = mean_over_features(material.heads, by_head) if len(held_out.chunks) else train
         epochs.append(Epoch(number, train, judged))
-        progress(number, options.epochs)
+        progress(number, options.epochs, f"held-out negative log-likelihood {judged:.3f}")
         if judged < best - IMPROVEMENT:
             best, best_epoch, best_heads, best_state = judged, number, by_head, copy.deepcopy(network.state_dict())
         elif number - best_epoch >= options.patience:
@@ -307,7 +307,11 @@ def fit_predictor(
 ) -> tuple[Predictor, Fitted]:
     """Fit population and network, choose the families, and turn all to float64."""
     population = fit_population(material, options.seed, lambda done, total: progress("population", done, total))
-    fitted = fit_network(material, population, options, lambda done, total: progress("network", done, total))
+
+    def told(done: int, total: int, message: str) -> None:
+        progress("network", done, total, message)
+
+    fitted = fit_network(material, population, options, told)
     predictor = Predictor(
         network=copy.deepcopy(fitted.network).double().requires_grad_(requires_grad=False),
         population=population.double(),
