@@ -114,7 +114,7 @@ def test_a_forked_child_trains_with_buffers_of_its_own():
 
 
 def worker_script():
-    """data_parallel.py beside this file as a module: the processes run it, and the test compares with what it computes."""
+    """data_parallel.py as a module: the processes run it, and the test compares with what it computes."""
     path = Path(__file__).with_name("data_parallel.py")
     spec = importlib.util.spec_from_file_location("data_parallel", path)
     module = importlib.util.module_from_spec(spec)
