@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from gapcell.spec import Spec
 
-__all__ = ["Operations", "State", "initial_state", "step"]
+__all__ = ["Operations", "State", "step"]
 
 Array = Any
 State = tuple[Array, ...]  # (h, c) for the LSTM, (h,) for the GRU
@@ -34,11 +34,6 @@ class Operations(Protocol):
     def split(self, x: Array, parts: int) -> tuple[Array, ...]:
         """The last axis in equal parts."""
         ...
-
-
-def initial_state(spec: Spec, zeros: Array) -> State:
-    """The zero state of one layer and direction."""
-    return (zeros, zeros) if spec.cell == "lstm" else (zeros,)
 
 
 def step(

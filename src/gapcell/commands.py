@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from gapcell.detect import Detection, Detector, EventTable
-    from gapcell.terminal import Report
+    from gapcell.detect.results import Progress
 
 REFUSED, MISUSED = 1, 2
 
@@ -297,7 +297,7 @@ def say_trained(detector: Detector) -> None:
     say(f"kept epoch {best.epoch} of {len(detector.epochs)}: held-out negative log-likelihood {best.held_out:.3f}")
 
 
-def score_all(detector: Detector, events: EventTable, shown: Report) -> Detection:
+def score_all(detector: Detector, events: EventTable, shown: Progress) -> Detection:
     """Every event scored, with a sign of life."""
     shown("scores", 0, events.reading.rows)
     found = detector.score(events)
@@ -309,7 +309,7 @@ def write_outputs(
     found: Detection,
     report: Path,
     scores: Path,
-    shown: Report,
+    shown: Progress,
     *,
     detector: Detector | None = None,
     model: Path | None = None,

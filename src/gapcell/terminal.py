@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,7 @@ from gapcell.info import Kernel, Package
 
 if TYPE_CHECKING:
     from gapcell.detect import Detection
+    from gapcell.detect.results import Progress
 
 PLAIN_WIDTH = 120
 SECONDS_BETWEEN_LINES = 5
@@ -33,13 +35,6 @@ STAGES = {
 }
 
 
-class Report(Protocol):
-    """Called as report(stage, done, total, message) while a command works."""
-
-    def __call__(self, stage: str, done: int, total: int, message: str = "") -> None:  # noqa: D102
-        ...
-
-
 def console(*, error: bool = False) -> Console:
     """A console on standard output or error; where that is not a terminal, lines may be long."""
     stream = sys.stderr if error else sys.stdout
@@ -52,7 +47,7 @@ def say(sentence: str) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Report]:
+def progress() -> Iterator[Progress]:
     """Shows the stages of a long piece of work: bars on a terminal, a line now and then elsewhere."""
     out = console(error=True)
     if not out.is_terminal:
@@ -66,7 +61,7 @@ def progress() -> Iterator[Report]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[message]}", markup=False),
     )
-    with Progress(*columns, console=out) as bars:
+    with Bars(*columns, console=out) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, done: int, total: int, message: str = "") -> None:
@@ -77,7 +72,7 @@ def progress() -> Iterator[Report]:
         yield report
 
 
-def plain_lines(out: Console) -> Report:
+def plain_lines(out: Console) -> Progress:
     """A report that prints the beginning and the end of each stage and a line every few seconds between."""
     printed: dict[str, float] = {}
 

@@ -11,7 +11,7 @@ import polars as pl
 from markupsafe import Markup
 
 from gapcell.detect import charts
-from gapcell.detect.results import Detection, Feature
+from gapcell.detect.results import Detection, Feature, Progress
 from gapcell.detect.wording import amount, duration, moment, odds, printable, whole_days
 
 DRAWN = 12  # alerts that get a chart; the others are in the list
@@ -46,12 +46,11 @@ class Alert:
     chart: Markup | None
 
 
-def highest_alerts(detection: Detection, progress: Callable[[str, int, int], None] | None) -> list[Alert]:
+def highest_alerts(detection: Detection, progress: Progress) -> list[Alert]:
     """The highest alerts, best first."""
     made = []
     for place, row in enumerate(detection.top.iter_rows(named=True)):
-        if progress is not None:
-            progress("report", place, detection.top.height)
+        progress("report", place, detection.top.height)
         feature = next(feature for feature in detection.features if feature.name == row["feature"])
         past = past_of(detection, row["row"], feature) if place < DRAWN else None
         made.append(
@@ -68,7 +67,7 @@ def highest_alerts(detection: Detection, progress: Callable[[str, int, int], Non
                 chart=None if past is None else charts.draw(charts.history(past), describe(past)),
             )
         )
-    if progress is not None and made:
+    if made:
         progress("report", len(made), len(made))
     return made
 

@@ -14,7 +14,7 @@ from gapcell.detect.injection import KINDS, Injected, inject
 from gapcell.detect.metrics import evaluate
 from gapcell.detect.model import Sequences
 from gapcell.detect.results import Comparison, Progress, silent
-from gapcell.detect.scoring import combine, score_events, score_table, unsorted
+from gapcell.detect.scoring import combine, in_table_order, score_events, score_table, unsorted
 from gapcell.detect.state import State
 from gapcell.detect.training import Material, fit_predictor
 
@@ -145,7 +145,7 @@ def robust_z(encoder: Encoder, past: np.ndarray, table: EventTable, encoded: Enc
     spread = (count * np.nan_to_num(spread) * DEVIATION + SHRINKAGE) / (count + SHRINKAGE)
     z = np.abs(values - np.nan_to_num(centre)) / spread
     score = np.where(np.isnan(z), -np.inf, z).max(1)
-    return in_table_order(np.where(np.isfinite(score), score, np.nan), table)
+    return in_table_order(np.where(np.isfinite(score), score, np.nan), table.order)
 
 
 def forest(detector: State, table: EventTable, original: Encoded, injected: EventTable, encoded: Encoded) -> np.ndarray:
@@ -159,11 +159,4 @@ def forest(detector: State, table: EventTable, original: Encoded, injected: Even
     imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     model = IsolationForest(n_estimators=TREES, random_state=detector.options.seed % 2**32)
     model.fit(imputer.fit_transform(features(table, original)[training]))
-    return in_table_order(-model.score_samples(imputer.transform(features(injected, encoded))), injected)
-
-
-def in_table_order(values: np.ndarray, table: EventTable) -> np.ndarray:
-    """Sorted values (rows,) put back in the order of the table."""
-    back = np.empty_like(values)
-    back[table.order] = values
-    return back
+    return in_table_order(-model.score_samples(imputer.transform(features(injected, encoded))), injected.order)

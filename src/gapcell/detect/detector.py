@@ -53,7 +53,8 @@ class Detector(State):
             TableError: when a column the detector was fitted on is missing or of another kind.
         """
         self.check(table)
-        frame = self.frame(table, score_table(self.predictor, self.encoder.encode(table), table, explained=True))
+        encoded = self.encoder.encode(table)
+        frame = self.frame(table, score_table(self.predictor, encoded, table, explained=True))
         highest = highest_alerts(frame, top)
         metrics = None
         if table.label is not None:
@@ -72,7 +73,7 @@ class Detector(State):
             no_history=len(table.starts) - 1,
             unscored=frame["score"].null_count(),
             top=highest,
-            bands=self.bands(table, highest["row"].to_list()),
+            bands=self.bands(table, Sequences.of(encoded), highest["row"].to_list()),
             metrics=metrics,
             notes=self.notes(frame),
         )
@@ -141,10 +142,9 @@ class Detector(State):
             columns[f"score_population_{feature.name}"] = pl.Series(scored.population[:, number]).fill_nan(None)
         return pl.DataFrame(columns)
 
-    def bands(self, table: EventTable, rows: list[int]) -> pl.DataFrame:
+    def bands(self, table: EventTable, sequences: Sequences, rows: list[int]) -> pl.DataFrame:
         """`Detection.bands` for the entities of these rows."""
         codes = np.unique(table.codes[rows]) if rows else np.empty(0, dtype=np.int64)
-        sequences = Sequences.of(self.encoder.encode(table))
         found = bands(self.predictor, sequences, table.starts[codes], table.starts[codes + 1])
         frame = pl.DataFrame({"row": pl.Series([], dtype=pl.Int64)})
         for number, ends in found.items():

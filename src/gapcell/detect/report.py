@@ -16,7 +16,7 @@ from markupsafe import Markup
 from gapcell import __version__
 from gapcell.detect import charts
 from gapcell.detect.alerts import DRAWN, days_only, highest_alerts, odds_of, shown_moment
-from gapcell.detect.results import Comparison, Detection, Metrics, Summary
+from gapcell.detect.results import Comparison, Detection, Metrics, Progress, Summary, silent
 from gapcell.detect.wording import amount, duration, odds, printable, share, whole_days
 from gapcell.files import replacing
 
@@ -28,7 +28,7 @@ WAIT_BINS = (
 )  # fmt: skip
 
 
-def write(detection: Detection, path: str | Path, *, progress: Callable[[str, int, int], None] | None = None) -> None:
+def write(detection: Detection, path: str | Path, *, progress: Progress = silent) -> None:
     """Writes the report of a detection to `path`, whole or not at all.
 
     Args:
@@ -43,7 +43,7 @@ def write(detection: Detection, path: str | Path, *, progress: Callable[[str, in
         temporary.write_text(render(detection, progress=progress), encoding="utf-8")
 
 
-def render(detection: Detection, *, progress: Callable[[str, int, int], None] | None = None) -> str:
+def render(detection: Detection, *, progress: Progress = silent) -> str:
     """The report of a detection as HTML.
 
     Names and values from the table are escaped and their control characters replaced; the page has no script, and

@@ -14,7 +14,7 @@ Part = Literal["train", "held-out", "test"]
 
 
 class Progress(Protocol):
-    """Who is told how far the work is; the stages in order: "population", "network", "scores", "baselines"."""
+    """Who is told how far the work is: stages "population", "network", "scores", "baselines", then "report"."""
 
     def __call__(self, stage: str, done: int, total: int, message: str = "") -> None:
         """Take note that `done` of `total` are done; the message says how it goes."""

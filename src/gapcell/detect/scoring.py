@@ -131,9 +131,14 @@ def score_table(predictor: Predictor, encoded: Encoded, table: EventTable, *, ex
 
 def unsorted(scored: Scored, order: np.ndarray) -> Scored:
     """Scores sorted by entity and time, put back in the order of the table."""
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return Scored(*(getattr(scored, name)[place] for name in Scored.__dataclass_fields__))
+    return Scored(*(in_table_order(getattr(scored, name), order) for name in Scored.__dataclass_fields__))
+
+
+def in_table_order(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Values (rows, ...) sorted by entity and time, put back in the order of the table."""
+    back = np.empty_like(values)
+    back[order] = values
+    return back
 
 
 def parts(heads: tuple[Head, ...], parameters: Tensor, targets: Targets, tails: tuple[Tail, ...]) -> Tensor:

@@ -9,7 +9,6 @@ docs/semantics.md, section 2; the backward pass is their chain rule.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,7 +40,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, recording: bool, *arguments: Tensor | None) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        inputs = _inputs(arguments)
+        inputs = Inputs._make(arguments)
         training = recording and any(ctx.needs_input_grad)
         with torch.autocast(inputs.x.device.type, enabled=False):
             states, stored = _forward(plan, inputs, store=training)
@@ -54,7 +53,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *arguments, hs = ctx.saved_tensors
-        inputs, wanted = _inputs(arguments), ctx.needs_input_grad[2:]
+        inputs, wanted = Inputs._make(arguments), ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             # create_graph: what is written out below would come back as constants.
             return (None, None, *_differentiable_backward(ctx.plan, inputs, gradients, wanted))
@@ -66,11 +65,6 @@ class _Recurrence(torch.autograd.Function):
             else:
                 states, kept = _States(inputs, hs, stored[0]), stored[1]
             return (None, None, *_Backward(ctx.plan, inputs, states, kept, wanted).run(gradients))
-
-
-def _inputs(fields: Sequence[Any]) -> Inputs:
-    """The Inputs that `run` spread over the arguments of autograd's function."""
-    return Inputs(*fields)
 
 
 class _States:
@@ -247,7 +241,7 @@ def _differentiable_backward(
     """The gradients as a differentiable function of inputs and cotangents, through the plain form."""
     # Aliases: the gradient of one input must not pass through another that was computed from it.
     aliases = [None if value is None else value.view_as(value) for value in inputs]
-    outputs = plain.run(plan, _inputs(aliases))
+    outputs = plain.run(plan, Inputs._make(aliases))
     reached = [(out, gradient) for out, gradient in zip(outputs, gradients, strict=True) if gradient is not None]
     sources = [alias for alias, want in zip(aliases, wanted, strict=True) if want and alias is not None]
     found = iter(
