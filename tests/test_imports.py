@@ -17,8 +17,9 @@ FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "polars", "sklearn", "altai
 LAYERS = (
     {"spec", "arrays", "files"},
     {"masks", "cell", "reference"},
+    {"observed"},
     {"gapcell"},  # the package itself: Spec, masks and the version
-    {"torch"},
+    {"torch", "jax"},
     {"detect"},
     {"info"},
     {"terminal"},
@@ -31,7 +32,9 @@ ONLY = {
     "masks": {"arrays", "spec"},
     "cell": {"spec"},
     "reference": {"spec"},
-    "torch": {"arrays", "cell", "masks", "spec"},
+    "observed": {"arrays", "masks", "spec"},
+    "torch": {"arrays", "cell", "masks", "observed", "spec"},
+    "jax": {"arrays", "cell", "masks", "observed", "spec"},
 }
 PUBLIC = {"gapcell", "spec", "masks", "cell", "reference", "torch", "torch.layers", "detect"}  # what users import from
 VAGUE = {"utils", "util", "helpers", "helper", "base", "common", "manager", "config", "misc", "tools"}

@@ -14,6 +14,7 @@ __all__ = [
     "as_array",
     "is_concrete",
     "is_integer",
+    "move_axis",
     "namespace",
     "ones",
     "same_kind",
@@ -72,6 +73,12 @@ def is_integer(x: Array) -> bool:
     if _is_torch(x):
         return not (x.is_floating_point() or x.is_complex() or x.dtype == namespace(x).bool)
     return np.issubdtype(x.dtype, np.integer)
+
+
+def move_axis(x: Array, source: int, destination: int) -> Array:
+    """A view with one axis elsewhere."""
+    # torch.vmap knows movedim, but not its alias moveaxis.
+    return x.movedim(source, destination) if _is_torch(x) else namespace(x).moveaxis(x, source, destination)
 
 
 def arange(stop: int, like: Array) -> Array:

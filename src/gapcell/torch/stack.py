@@ -5,7 +5,6 @@ Arrays are channels last. Sections 1 and 3 to 6 of docs/semantics.md.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from gapcell import arrays, masks
+from gapcell import arrays, masks, observed
 from gapcell.spec import Spec
 from gapcell.torch import plain, recurrence
 from gapcell.torch.plan import Inputs, Plan
@@ -54,14 +53,6 @@ class Batch:
     channel_axis: int
 
 
-class _Seen(NamedTuple):
-    """x~ of eq. (2); u of eq. (5), or for a series `kept` of eq. (14); the domain at the output sites, (N, *S', 1)."""
-
-    x: Tensor
-    update: Tensor | None
-    domain: Tensor | None
-
-
 def run(
     specs: Sequence[Spec], spec: Spec, parameters: Sequence[Parameters], batch: Batch, state: State, *, training: bool
 ) -> tuple[Tensor, State]:
@@ -78,7 +69,11 @@ def run(
     Returns:
         output (N, T, *S', F·directions), or (N, S, F·directions) for a series, and the final state.
     """
-    seen = _see(spec, batch)
+    # nn.Module puts three frames between the caller and `forward`, which comes two above this one.
+    coverage = observed.resolve(
+        spec, batch.x, batch.mask, batch.lengths, batch.domain, channel_axis=batch.channel_axis, stacklevel=7
+    )
+    seen = observed.see(spec, batch.x.movedim(batch.channel_axis, -1), coverage)
     x = _drop(seen.x, spec.input_dropout if training else 0.0)
     if seen.domain is not None:
         state = tuple(part.masked_fill(~seen.domain, 0) for part in state)
@@ -98,82 +93,6 @@ def run(
         if index < len(specs) - 1:
             x = _drop(x, spec.dropout if training else 0.0)
     return x, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
-
-
-def _see(spec: Spec, batch: Batch) -> _Seen:
-    x = batch.x.movedim(batch.channel_axis, -1)
-    elements = None
-    if batch.mask is not None:
-        mask = arrays.same_kind(batch.mask, batch.x)
-        elements = masks.resolve(mask, batch.x.shape, channel_axis=batch.channel_axis)
-        if elements.ndim == x.ndim:
-            elements = elements.movedim(batch.channel_axis, -1)
-    if spec.window is None:
-        exists = masks.existing(batch.lengths, batch.domain, x.shape[:-1], x)
-    else:
-        exists = _existing_events(batch, x)
-    if spec.gap == "predict" and batch.lengths is None and elements is not None:
-        _warn_of_padding(elements)
-    elements = _both(elements, exists)
-    if elements is not None:
-        x = torch.where(masks.expand(elements, x.ndim), x, 0)
-    moved = exists
-    if spec.gap == "hold" and elements is not None:
-        moved = masks.observed_sites(elements, x.ndim)
-    if spec.window is not None:
-        return _Seen(x, moved, None)
-    domain = None
-    if batch.domain is not None:
-        domain = _domain(batch.domain, (x.shape[0], *x.shape[2:-1]), x)[:, None]
-        domain = _through_input_convolution(spec, domain)[:, 0, ..., None]
-    return _Seen(x, None if moved is None else _through_input_convolution(spec, moved), domain)
-
-
-def _existing_events(batch: Batch, x: Tensor) -> Tensor | None:
-    """The events of a series that exist: its domain speaks of events, as its lengths do."""
-    within = masks.existing(batch.lengths, None, x.shape[:2], x)
-    return within if batch.domain is None else _both(within, _domain(batch.domain, x.shape[:2], x))
-
-
-def _domain(domain: Tensor, sites: tuple[int, ...], like: Tensor) -> Tensor:
-    """The domain over (N, *S)."""
-    exists = masks.existing(None, domain, (sites[0], 1, *sites[1:]), like)
-    assert exists is not None  # noqa: S101 # a domain was given
-    return exists[:, 0]
-
-
-def _through_input_convolution(spec: Spec, sites: Tensor) -> Tensor:
-    if sites.ndim == 2:
-        return sites
-    return masks.through_conv(
-        sites,
-        spec.sizes("kernel_size"),
-        stride=spec.sizes("stride"),
-        padding=spec.padding,
-        dilation=spec.sizes("dilation"),
-        rule=spec.rule,
-        causal=spec.causal,
-        same_padding=spec.same_padding,
-    )
-
-
-def _both(left: Tensor | None, right: Tensor | None) -> Tensor | None:
-    if left is None or right is None:
-        return right if left is None else left
-    ndim = max(left.ndim, right.ndim)
-    return masks.expand(left, ndim) & masks.expand(right, ndim)
-
-
-def _warn_of_padding(elements: Tensor) -> None:
-    if not arrays.is_concrete(elements) or 0 in elements.shape:
-        return
-    steps = elements if elements.ndim == 2 else elements.flatten(2).any(-1)
-    if not bool(steps[:, 0].all() and steps[:, -1].all()):
-        warnings.warn(
-            'gap="predict" steps through missing values, and the mask of a row begins or ends in steps without any '
-            "observation. If these are padding, say so with lengths=; if they are real, pass lengths to silence this",
-            stacklevel=8,
-        )
 
 
 @dataclass(frozen=True)
