@@ -16,7 +16,7 @@ FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "polars", "sklearn", "altai
 # Lowest first. A module or package imports from the layers below its own only, and within a package freely.
 LAYERS = (
     {"spec", "arrays", "files"},
-    {"masks", "cell", "reference"},
+    {"masks", "cell", "reference", "surprises"},
     {"observed"},
     {"gapcell"},  # the package itself: Spec, masks and the version
     {"torch", "jax"},
@@ -32,11 +32,23 @@ ONLY = {
     "masks": {"arrays", "spec"},
     "cell": {"spec"},
     "reference": {"spec"},
-    "observed": {"arrays", "masks", "spec"},
-    "torch": {"arrays", "cell", "masks", "observed", "spec"},
-    "jax": {"arrays", "cell", "masks", "observed", "spec"},
+    "surprises": {"spec"},
+    "observed": {"arrays", "masks", "spec", "surprises"},
+    "torch": {"arrays", "cell", "masks", "observed", "spec", "surprises"},
+    "jax": {"arrays", "cell", "masks", "observed", "spec", "surprises"},
 }
-PUBLIC = {"gapcell", "spec", "masks", "cell", "reference", "torch", "torch.layers", "detect"}  # what users import from
+PUBLIC = {
+    "gapcell",
+    "spec",
+    "masks",
+    "cell",
+    "reference",
+    "torch",
+    "torch.layers",
+    "jax",
+    "jax.modules",
+    "detect",
+}  # what users import from
 VAGUE = {"utils", "util", "helpers", "helper", "base", "common", "manager", "config", "misc", "tools"}
 
 
@@ -112,7 +124,7 @@ def vague_names(names):
 def inexact_exports(name, tree):
     """What `__all__` lacks, names twice or names in vain; None where it is exact, or not there."""
     defined, assigned, imported, listed = set(), set(), set(), None
-    for node in tree.body:
+    for node in _top_level(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             defined.add(node.name)
         elif isinstance(node, ast.ImportFrom):
@@ -130,6 +142,12 @@ def inexact_exports(name, tree):
     if len(set(listed)) < len(listed) or public - set(listed) or set(listed) - available:
         return f"{name}: __all__ is {sorted(listed)}, the public definitions are {sorted(public)}"
     return None
+
+
+def _top_level(tree):
+    """Its statements, those for type checkers too: names that `__getattr__` imports when they are asked for."""
+    for node in tree.body:
+        yield from node.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" else [node]
 
 
 # The package ----------------------------------------------------------------------------------------------------------
@@ -225,6 +243,7 @@ def test_a_missing_all_is_found():
         "def f(): ...",
         "def _f(): ...",
         "__all__ = ['f', 'X']\nX = 1\ndef f(): ...",
+        "__all__ = ['f']\nif TYPE_CHECKING:\n    from a import f",
         "from a import b\n__all__ = ['b']",
     ],
 )

@@ -5,11 +5,10 @@ Equations (1) to (5), (11) and (14) of docs/semantics.md, for NumPy, PyTorch and
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gapcell import arrays, masks
+from gapcell import arrays, masks, surprises
 from gapcell.arrays import Array
 from gapcell.spec import Spec
 
@@ -52,7 +51,6 @@ def resolve(
     domain: Array | None,
     *,
     channel_axis: int = -1,
-    stacklevel: int = 2,
 ) -> Coverage:
     """Check what a caller says about a batch.
 
@@ -63,7 +61,6 @@ def resolve(
         lengths: see `masks.from_lengths`.
         domain: see `masks.existing`.
         channel_axis: of x and of an element mask.
-        stacklevel: of the warning that gap="predict" may draw, as if this function gave it.
 
     Raises:
         ValueError: a shape does not fit, or a concrete value is out of range.
@@ -76,7 +73,7 @@ def resolve(
     sites = list(x.shape)
     del sites[channel_axis]
     if spec.gap == "predict" and lengths is None and elements is not None:
-        _warn_of_padding(elements, stacklevel)
+        _warn_of_padding(elements)
     if spec.window is not None:
         return Coverage(elements, _existing_events(lengths, domain, sites, x), None)
     exists = masks.existing(lengths, domain, sites, x)
@@ -133,13 +130,12 @@ def _both(left: Array | None, right: Array | None) -> Array | None:
     return masks.expand(left, ndim) & masks.expand(right, ndim)
 
 
-def _warn_of_padding(elements: Array, stacklevel: int) -> None:
+def _warn_of_padding(elements: Array) -> None:
     if not arrays.is_concrete(elements) or 0 in elements.shape:
         return
     steps = elements if elements.ndim == 2 else elements.reshape((*elements.shape[:2], -1)).any(-1)
     if not bool(steps[:, 0].all() and steps[:, -1].all()):
-        warnings.warn(
+        surprises.warn(
             'gap="predict" steps through missing values, and the mask of a row begins or ends in steps without any '
-            "observation. If these are padding, say so with lengths=; if they are real, pass lengths to silence this",
-            stacklevel=stacklevel + 1,
+            "observation. If these are padding, say so with lengths=; if they are real, pass lengths to silence this"
         )

@@ -7,13 +7,13 @@ last), and puts what comes out where a PyTorch user expects it.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from gapcell import surprises
 from gapcell.spec import Spec
 from gapcell.torch import stack
 from gapcell.torch.packed import pack_like, unpack
@@ -123,7 +123,7 @@ class ConvRNN(nn.Module):
         )
         self.channels_last = channels_last
         self._layers = tuple(self.spec.layer(index) for index in range(num_layers))
-        _warn_of_surprises(self.spec)
+        surprises.of_spec(self.spec)
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
                 for name, shape in self._shapes(layer).items():
@@ -282,18 +282,6 @@ class ConvRNN(nn.Module):
         options = {"kernel_size": plain["kernel_size"], **changed}
         shown = (f"{name}={tuple(v) if isinstance(v, list) else v!r}" for name, v in options.items())
         return f"{self.input_size}, {self.hidden_size}, {', '.join(shown)}"
-
-
-def _warn_of_surprises(spec: Spec) -> None:
-    if spec.dropout and spec.num_layers == 1:
-        warnings.warn("`dropout` acts between layers, and num_layers is 1: it does nothing", stacklevel=3)
-    shortest = min(*spec.sizes("kernel_size"), *spec.sizes("recurrent_kernel_size"))
-    if spec.causal and spec.window is not None and shortest < spec.window:
-        warnings.warn(
-            f"kernel_size {shortest} is smaller than window {spec.window}: an event does not see all of the "
-            f"{spec.window} events before it; make both kernels at least as long as the window",
-            stacklevel=3,
-        )
 
 
 class ConvLSTM1d(ConvRNN):

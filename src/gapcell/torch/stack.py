@@ -69,10 +69,7 @@ def run(
     Returns:
         output (N, T, *S', F·directions), or (N, S, F·directions) for a series, and the final state.
     """
-    # nn.Module puts three frames between the caller and `forward`, which comes two above this one.
-    coverage = observed.resolve(
-        spec, batch.x, batch.mask, batch.lengths, batch.domain, channel_axis=batch.channel_axis, stacklevel=7
-    )
+    coverage = observed.resolve(spec, batch.x, batch.mask, batch.lengths, batch.domain, channel_axis=batch.channel_axis)
     seen = observed.see(spec, batch.x.movedim(batch.channel_axis, -1), coverage)
     x = _drop(seen.x, spec.input_dropout if training else 0.0)
     if seen.domain is not None:
