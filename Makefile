@@ -45,5 +45,5 @@ $(VENV)/detect.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/detect.stamp
-	$(PIP) install -c constraints.txt -e '.[detect,test]'
+	$(PIP) install -c constraints.txt -e '.[detect,test,test-jax]'
 	@touch $@

@@ -1,0 +1,25 @@
+"""Masked ConvLSTM and ConvGRU for JAX: two functions, and flax nnx modules where flax is installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gapcell.jax.functional import apply, init
+
+if TYPE_CHECKING:
+    from gapcell.jax.modules import ConvGRU, ConvGRUCell, ConvLSTM, ConvLSTMCell
+
+__all__ = ["ConvGRU", "ConvGRUCell", "ConvLSTM", "ConvLSTMCell", "apply", "init"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import flax only for those who use a module of it."""
+    if name not in __all__:
+        raise AttributeError(f"module 'gapcell.jax' has no attribute {name!r}; it has {', '.join(__all__)}")
+    try:
+        from gapcell.jax import modules
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "flax":
+            raise
+        raise ImportError(f"gapcell.jax.{name} is a flax module: pip install 'gapcell[flax]'") from error
+    return getattr(modules, name)

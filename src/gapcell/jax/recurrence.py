@@ -1,0 +1,215 @@
+"""The recurrence over time, with a backward pass that keeps little.
+
+Differentiated as it stands, a scan keeps every gate of every step, and reads it back from memory. Here the backward
+pass has the state before each step, computes the gates again, and sums the weights' gradients as it goes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from gapcell import cell
+from gapcell.jax.convolution import (
+    CPU,
+    FORMS,
+    Convolve,
+    Form,
+    Parameters,
+    PreActivations,
+    Weights,
+    pre_activations,
+    prepare,
+)
+from gapcell.jax.reverse_only import reverse_only
+from gapcell.spec import Spec
+
+__all__ = ["How", "Inputs", "Operations", "Plan", "run"]
+
+State = cell.State
+_FEW = 2**23  # bytes that stay in a CPU's cache: reading them back is cheaper than computing them again
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What `gapcell.cell` asks for, with the activations that Keras lets its users exchange."""
+
+    activation: Callable[[Array], Array] = lax.tanh
+    recurrent_activation: Callable[[Array], Array] = lax.logistic
+
+    def sigmoid(self, x: Array) -> Array:
+        """See `cell.Operations`."""
+        return self.recurrent_activation(x)
+
+    def tanh(self, x: Array) -> Array:
+        """See `cell.Operations`."""
+        return self.activation(x)
+
+    def where(self, condition: Array, x: Array, y: Array) -> Array:
+        """See `cell.Operations`."""
+        return jnp.where(condition, x, y)
+
+    def split(self, x: Array, parts: int) -> tuple[Array, ...]:
+        """See `cell.Operations`."""
+        return tuple(jnp.split(x, parts, axis=-1))
+
+
+@dataclass(frozen=True)
+class How:
+    """How to compute, whatever the layer.
+
+    Attributes:
+        vjp: "lean" for the backward pass of this module, "plain" for JAX's own.
+        convolution: a key of `FORMS`; None leaves it to the platform that the code is compiled for.
+        operations: of one step.
+    """
+
+    vjp: Literal["lean", "plain"] = "lean"
+    convolution: Literal["matmul", "xla"] | None = None
+    operations: Operations = Operations()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before any value: one layer and direction, and how to compute it."""
+
+    spec: Spec
+    how: How
+
+
+class Inputs(NamedTuple):
+    """What a recurrence reads, steps first.
+
+    Attributes:
+        parameters: of this layer and direction.
+        x: (T, N, *S, C) x~ of eq. (2).
+        state: (h, c) or (h,), each (N, *S', F).
+        update: u of eq. (5), bool, (T, N, *S', 1) or with axes of size 1; None: all True.
+        dropout: scale on h_(t-1) inside eq. (6), (N, *1, F); None: none.
+    """
+
+    parameters: Parameters
+    x: Array
+    state: State
+    update: Array | None
+    dropout: Array | None
+
+
+def run(plan: Plan, inputs: Inputs) -> tuple[Array, State]:
+    """The states after every step, hs (T, N, *S', F), and the last state."""
+    if inputs.x.shape[0] == 0:
+        return jnp.zeros((0, *inputs.state[0].shape), inputs.state[0].dtype), inputs.state
+    if plan.how.vjp == "plain":
+        return _on_platform(plan, _states_plain, inputs)
+    return _lean(plan, reverse_only(inputs))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _lean(plan: Plan, inputs: Inputs) -> tuple[Array, State]:
+    return _on_platform(plan, _states_after, inputs)
+
+
+def _forward(plan: Plan, inputs: Inputs) -> tuple[tuple[Array, State], tuple[Any, ...]]:
+    befores, kept, last = _on_platform(plan, _states_before, inputs)
+    return (jnp.concatenate([befores[0][1:], last[0][None]]), last), (inputs, befores, kept)
+
+
+def _backward(plan: Plan, residuals: tuple[Any, ...], gradients: tuple[Array, State]) -> tuple[Inputs]:
+    parameters, dx, dstate = _on_platform(plan, _gradients, *residuals, *gradients)
+    return (Inputs(parameters, dx, dstate, None, None),)
+
+
+_lean.defvjp(_forward, _backward)
+
+
+def _on_platform(plan: Plan, function: Callable[..., Any], *arrays: Any) -> Any:
+    """The function with the form of convolution that the caller, or else the platform, decides for."""
+    if plan.how.convolution is not None:
+        return function(plan, FORMS[plan.how.convolution], *arrays)
+    cpu, default = (partial(function, plan, form) for form in (CPU, FORMS["xla"]))
+    return lax.platform_dependent(*arrays, cpu=cpu, default=default)
+
+
+def _states_plain(plan: Plan, form: Form, inputs: Inputs) -> tuple[Array, State]:
+    last, hs = _scan(plan, form.linear, inputs, lambda before, z, after: after[0])
+    return hs, last
+
+
+def _states_after(plan: Plan, form: Form, inputs: Inputs) -> tuple[Array, State]:
+    return _states_plain(plan, Form(form.value, form.value), inputs)
+
+
+def _states_before(plan: Plan, form: Form, inputs: Inputs) -> tuple[State, tuple[PreActivations, ...] | None, State]:
+    """The states before every step, the pre-activations of every step if they are few, and the last state."""
+    h = inputs.state[0]
+    blocks = plan.spec.gates * (1 if plan.spec.cell == "lstm" else 2)
+    few = inputs.x.shape[0] * h.size * h.dtype.itemsize * blocks <= _FEW
+    last, (befores, kept) = _scan(plan, form.value, inputs, lambda before, z, after: (before, z if few else None))
+    return befores, kept, last
+
+
+def _scan(
+    plan: Plan, convolve: Convolve, inputs: Inputs, keep: Callable[[State, PreActivations, State], Any]
+) -> tuple[State, Any]:
+    weights = _prepare(plan, inputs.state, inputs.parameters)
+
+    def body(before: State, here: tuple[Array, Array | None]) -> tuple[State, Any]:
+        x, update = here
+        z = _pre_activations(plan, convolve, inputs.dropout, weights, x, before[0])
+        after = _activate(plan, update, z, before)
+        return after, keep(before, z, after)
+
+    return lax.scan(body, inputs.state, (inputs.x, inputs.update))
+
+
+def _gradients(
+    plan: Plan,
+    form: Form,
+    inputs: Inputs,
+    befores: State,
+    kept: PreActivations | None,
+    dhs: Array,
+    dlast: State,
+) -> tuple[Parameters, Array, State]:
+    """The gradients of parameters, x and initial state from those of hs and the last state."""
+    weights, pull_weights = jax.vjp(partial(_prepare, plan, inputs.state), inputs.parameters)
+
+    def body(carried: tuple[State, Weights], here: Any) -> tuple[tuple[State, Weights], Array]:
+        (dh, *dc), sums = carried
+        x, update, before, z, dh_out = here
+        if z is None:
+            z = _pre_activations(plan, form.value, inputs.dropout, weights, x, before[0])
+        _, pull = jax.vjp(partial(_activate, plan, update), z, before)
+        # The value of this form is not used, and so not computed.
+        _, pull_linear = jax.vjp(partial(_pre_activations, plan, form.linear, inputs.dropout), weights, x, before[0])
+        dz, (dh_before, *dc_before) = pull((dh + dh_out, *dc))
+        share, dx, dh_entered = pull_linear(dz)
+        return ((dh_before + dh_entered, *dc_before), jax.tree.map(jnp.add, sums, share)), dx
+
+    nothing = jax.tree.map(jnp.zeros_like, weights)
+    steps = (inputs.x, inputs.update, befores, kept, dhs)
+    (dstate, sums), dx = lax.scan(body, (dlast, nothing), steps, reverse=True)
+    return *pull_weights(sums), dx, dstate
+
+
+def _prepare(plan: Plan, state: State, parameters: Parameters) -> Weights:
+    return prepare(plan.spec, parameters, state[0].shape[1:-1])
+
+
+def _pre_activations(
+    plan: Plan, convolve: Convolve, dropout: Array | None, weights: Weights, x: Array, h: Array
+) -> PreActivations:
+    return pre_activations(plan.spec, convolve, weights, x, h if dropout is None else h * dropout)
+
+
+def _activate(plan: Plan, update: Array | None, z: PreActivations, before: State) -> State:
+    a, r = z if len(z) == 2 else (*z, jnp.zeros((), z[0].dtype))
+    wide = tuple(part.astype(a.dtype) for part in before)
+    after = cell.step(plan.how.operations, plan.spec, a, r, wide, update=update)
+    return tuple(new.astype(old.dtype) for new, old in zip(after, before, strict=True))
