@@ -1,6 +1,6 @@
 """Times the PyTorch layer beside the loop one writes without it, and writes what it measured.
 
-    python benchmarks/layers.py --out benchmarks/results/layers.json --table docs/benchmarks.md
+    python benchmarks/layers.py --out benchmarks/results/layers.json
 
 Both systems are timed in turn within one run; a figure is the median. "25 %" observes a quarter of the steps, drawn
 at random; the plain loop has no mask and computes every step whatever is observed.
@@ -10,28 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timing import SHAPES, measure, surroundings
 from torch import Tensor, nn
 
 import gapcell
 from gapcell.torch import ConvLSTM1d, ConvLSTM2d
 
-# name: (N, T, sites, C, F, kernel)
-SHAPES = {
-    "S1": (32, 10, (3,), 1, 64, 3),
-    "S2": (32, 50, (32,), 8, 64, 3),
-    "S3": (64, 100, (64,), 16, 128, 5),
-    "S5": (8, 20, (32, 32), 16, 64, 3),
-}
 SYSTEMS = ("plain", "gapcell", "gapcell 25 %")
 
 
@@ -84,57 +74,18 @@ def runs_of(name: str) -> dict[str, dict[str, Callable[[], None]]]:
     return {mode: {s: make(s) for s in SYSTEMS} for mode, make in (("forward", forward), ("train", train))}
 
 
-def measure(runs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each system, timed in turn after one round that does not count."""
-    taken: dict[str, list[float]] = {system: [] for system in runs}
-    for round_ in range(repeats + 1):
-        for system, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if round_:
-                taken[system].append(1e3 * (time.perf_counter() - start))
-    return {system: round(statistics.median(values), 3) for system, values in taken.items()}
-
-
-def table(result: dict) -> str:
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `benchmarks/layers.py`; do not edit. Milliseconds, median of "
-        f"{result['repeats']}, systems in turn within one run, float32.",
-        f"{result['machine']}; torch {result['torch']}, gapcell {result['gapcell']}, {result['threads']} threads, "
-        f"load before the run {result['load']}.",
-        "",
-        "*plain* is the per-step PyTorch loop under autograd, without a mask; *25 %* observes a quarter of the steps.",
-        "Speed-up above 1 is in our favour; share is the cost at 25 % observed against all observed.",
-        "",
-        "| shape (N, T, sites, C, F, kernel) | | plain | gapcell | speed-up | gapcell 25 % | share |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, modes in result["shapes"].items():
-        for mode, ms in modes.items():
-            plain, ours, quarter = (ms[system] for system in SYSTEMS)
-            lines.append(
-                f"| {name} {SHAPES[name]} | {mode} | {plain:.1f} | {ours:.1f} | {plain / ours:.2f} | {quarter:.1f} "
-                f"| {quarter / ours:.2f} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/layers.json"))
-    parser.add_argument("--table", type=Path, help="also write the table there (Markdown)")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **surroundings(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "gapcell": gapcell.__version__,
         "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),
         "repeats": options.repeats,
         "shapes": {},
     }
@@ -143,8 +94,6 @@ def main() -> None:
         print(name, result["shapes"][name], flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    if options.table:
-        options.table.write_text(table(result))
 
 
 if __name__ == "__main__":
