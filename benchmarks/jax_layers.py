@@ -2,8 +2,8 @@
 
     python benchmarks/jax_layers.py --out benchmarks/results/jax_layers.json
 
-Needs jax, flax and keras. XLA-CPU's gradient of a convolution is slow: flax takes minutes a step on the largest shape,
-so there only its memory is compared, which needs no run.
+Needs jax, flax and keras. XLA-CPU's gradient of a convolution is slow: on the two largest shapes flax takes minutes a
+training step, so there only its memory is compared, which needs no run.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def times(name: str, repeats: int) -> dict[str, dict[str, float]]:
         compiled = {s: (jax.jit(transform(f)), a) for s, (f, a) in chosen.items() if s not in left_out}
         return {s: lambda f=f, a=a: jax.block_until_ready(f(*a)) for s, (f, a) in compiled.items()}
 
-    slow = {"S3": OTHERS, "S5": ("keras",)}.get(name, ())
+    slow = OTHERS if name in ("S3", "S5") else ()
     return {
         "forward": measure(runs(lambda f: f), repeats),
-        "train": measure(runs(gradient, slow), 3 if name == "S5" else repeats),
+        "train": measure(runs(gradient, slow), repeats),
         "compile": {} if slow else compile_times(chosen),
     }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,14 @@ def pytest_configure(config: pytest.Config) -> None:
     missing = sorted(name for name in REQUIRED if importlib.util.find_spec(name) is None)
     if missing:
         raise pytest.UsageError(f"REQUIRE_BACKENDS names {', '.join(missing)}, which cannot be imported here")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_compiled_functions_left() -> Iterator[None]:
+    """A compiled function takes some forty memory maps; Linux allows a process 65530, and beyond them XLA crashes."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ __all__ = [
     "as_array",
     "is_concrete",
     "is_integer",
+    "look_at",
     "move_axis",
     "namespace",
     "ones",
@@ -50,7 +51,13 @@ def as_array(x: Array | Sequence[Any]) -> Array:
 def same_kind(x: Array | Sequence[Any], like: Array) -> Array:
     """Turn x into the type of array, and onto the device, of `like`."""
     xp = namespace(like)
-    return xp.as_tensor(x, device=like.device) if _is_torch(like) else xp.asarray(x)
+    if _is_torch(like):
+        return xp.as_tensor(x, device=like.device)
+    if xp is not np and isinstance(x, np.ndarray):
+        # Under jit JAX would make a tracer of a constant, and its values could not be checked.
+        with sys.modules["jax"].ensure_compile_time_eval():
+            return xp.asarray(x)
+    return xp.asarray(x)
 
 
 def is_concrete(x: Array) -> bool:
@@ -66,6 +73,11 @@ def is_concrete(x: Array) -> bool:
             or type(x).__name__ == "FakeTensor"
         )
     return not isinstance(x, sys.modules["jax"].core.Tracer)
+
+
+def look_at(x: Array) -> Array:
+    """A concrete x for code that branches on its values: while JAX traces, even what is concrete computes tracers."""
+    return x if _is_torch(x) else np.asarray(x)
 
 
 def is_integer(x: Array) -> bool:

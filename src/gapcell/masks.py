@@ -53,9 +53,9 @@ def from_lengths(lengths: Array | Sequence[int], steps: int) -> Array:
         raise ValueError(f"`lengths` has shape {shape}, expected (N,) or (N, 2) with start and stop")
     if not arrays.is_integer(lengths):
         raise ValueError(f"`lengths` has dtype {lengths.dtype}, expected integers counting steps")
-    start, stop = (None, lengths) if len(shape) == 1 else (lengths[:, 0], lengths[:, 1])
     if arrays.is_concrete(lengths):
-        _check_lengths(start, stop, steps)
+        _check_lengths(np.asarray(lengths.tolist(), np.int64).reshape(shape), steps)
+    start, stop = (None, lengths) if len(shape) == 1 else (lengths[:, 0], lengths[:, 1])
     step = arrays.arange(steps, lengths)[None, :]
     within = step < stop[:, None]
     return within if start is None else within & (step >= start[:, None])
@@ -266,16 +266,18 @@ def _as_bool(mask: Array, name: str = "mask") -> Array:
         raise ValueError(f"`{name}` has dtype {mask.dtype}, expected bool, integer or float 0/1 with 1 = observed")
     # NaN compares unequal to everything, so it never counts as observed.
     observed = mask == 1
-    if arrays.is_concrete(mask) and not bool((observed | (mask == 0) | (mask != mask)).all()):
-        raise ValueError(
-            f"`{name}` holds values other than 0, 1 and NaN; it must be bool, integer or float 0/1 with 1 = observed"
-        )
+    if arrays.is_concrete(mask):
+        values = arrays.look_at(mask)
+        if not bool(((values == 1) | (values == 0) | (values != values)).all()):
+            raise ValueError(
+                f"`{name}` holds values other than 0, 1 and NaN; it must be bool, integer or float 0/1 with "
+                "1 = observed"
+            )
     return observed
 
 
-def _check_lengths(start: Array | None, stop: Array, steps: int) -> None:
-    stop = np.asarray(stop)
-    start = np.zeros_like(stop) if start is None else np.asarray(start)
+def _check_lengths(lengths: np.ndarray, steps: int) -> None:
+    start, stop = (np.zeros_like(lengths), lengths) if lengths.ndim == 1 else lengths.T
     wrong = np.flatnonzero((start < 0) | (stop > steps) | (start > stop))
     if wrong.size:
         row = int(wrong[0])

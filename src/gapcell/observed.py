@@ -133,6 +133,7 @@ def _both(left: Array | None, right: Array | None) -> Array | None:
 def _warn_of_padding(elements: Array) -> None:
     if not arrays.is_concrete(elements) or 0 in elements.shape:
         return
+    elements = arrays.look_at(elements)
     steps = elements if elements.ndim == 2 else elements.reshape((*elements.shape[:2], -1)).any(-1)
     if not bool(steps[:, 0].all() and steps[:, -1].all()):
         surprises.warn(

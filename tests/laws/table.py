@@ -28,6 +28,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "2 layers": ({"num_layers": 2}, {"mask": "site"}),
     "bidirectional": ({"bidirectional": True}, {"mask": "site", "lengths": True}),
     "bidirectional 2d": ({"bidirectional": True, "rank": 2, "cell": "gru"}, {"mask": "site", "domain": "row"}),
+    "bidirectional 3d": ({"bidirectional": True, "rank": 3, "kernel_size": (1, 3, 1)}, {"mask": "site"}),
     "bidirectional predict": ({"bidirectional": True, "gap": "predict"}, {"mask": "site"}),
     "bidirectional, 2 layers": ({"bidirectional": True, "num_layers": 2}, {"mask": "element", "lengths": True}),
     "stride": ({"stride": 2, "num_layers": 2}, {"mask": "site", "sites": (5,)}),

@@ -18,6 +18,7 @@ from gapcell.cell import State
 from gapcell.jax import dropout, stack
 from gapcell.jax.convolution import FORMS, Parameters
 from gapcell.jax.recurrence import How
+from gapcell.jax.reverse_only import forward_refused
 from gapcell.spec import Spec
 
 __all__ = ["Params", "apply", "init"]
@@ -100,7 +101,8 @@ def apply(
     x = _checked_input(x, spec, cells[0].kernel.dtype)
     coverage = observed.resolve(spec, x, mask, lengths, domain)
     initial = _checked_state(state, x, spec, cells[0].kernel.dtype)
-    y, last = _run(cells, x, coverage, initial, key, spec=spec, how=How(vjp, convolution))
+    with forward_refused():
+        y, last = _run(cells, x, coverage, initial, key, spec=spec, how=How(vjp, convolution))
     return y, last if spec.cell == "lstm" else last[0]
 
 

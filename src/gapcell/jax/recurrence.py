@@ -105,9 +105,21 @@ def run(plan: Plan, inputs: Inputs) -> tuple[Array, State]:
     """The states after every step, hs (T, N, *S', F), and the last state."""
     if inputs.x.shape[0] == 0:
         return jnp.zeros((0, *inputs.state[0].shape), inputs.state[0].dtype), inputs.state
+    inputs = _over_the_same_mesh_axes(inputs)
     if plan.how.vjp == "plain":
         return _on_platform(plan, _states_plain, inputs)
     return _lean(plan, reverse_only(inputs))
+
+
+def _over_the_same_mesh_axes(inputs: Inputs) -> Inputs:
+    """Under jax.shard_map a scan's carry must vary over the axes of the mesh that x varies over, as zeros do not."""
+    axes = frozenset[str]().union(*(jax.typeof(leaf).mat.varying for leaf in jax.tree.leaves(inputs)))
+
+    def cast(leaf: Array) -> Array:
+        missing = tuple(sorted(axes - jax.typeof(leaf).mat.varying))
+        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, inputs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -149,7 +161,8 @@ def _states_before(plan: Plan, form: Form, inputs: Inputs) -> tuple[State, tuple
     """The states before every step, the pre-activations of every step if they are few, and the last state."""
     h = inputs.state[0]
     blocks = plan.spec.gates * (1 if plan.spec.cell == "lstm" else 2)
-    few = inputs.x.shape[0] * h.size * h.dtype.itemsize * blocks <= _FEW
+    size = inputs.x.shape[0] * h.size * h.dtype.itemsize * blocks
+    few = isinstance(size, int) and size <= _FEW  # an exporter's symbolic size is not compared
     last, (befores, kept) = _scan(plan, form.value, inputs, lambda before, z, after: (before, z if few else None))
     return befores, kept, last
 

@@ -6,21 +6,40 @@ identity; its tangent passes a primitive that transposes but cannot be computed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import jax
+from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-__all__ = ["reverse_only"]
+__all__ = ["forward_refused", "reverse_only"]
 
 T = TypeVar("T")
 
 
-@jax.custom_jvp
 def reverse_only(values: T) -> T:
-    """The values as they are; differentiating them forwards is a TypeError that says to use vjp="plain"."""
-    return values
+    """The arrays as they are; differentiating them forwards is a TypeError that says to use vjp="plain"."""
+    # One by one: an array that nobody differentiates must not get a tangent of zeros from its neighbours.
+    return jax.tree.map(_marked, values)
+
+
+@jax.custom_jvp
+def _marked(array: Array) -> Array:
+    return array
+
+
+@contextmanager
+def forward_refused() -> Iterator[None]:
+    """Where vmap meets JAX's own refusal before the mark is computed: say the cure there too."""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        _refuse()
 
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
@@ -38,9 +57,6 @@ batching.defvectorized(_tangent)
 mlir.register_lowering(_tangent, _refuse)
 
 
-@reverse_only.defjvp
-def _(values: Any, tangents: Any) -> tuple[Any, Any]:
-    def mark(tangent: Any) -> Any:
-        return tangent if tangent.dtype == jax.dtypes.float0 else _tangent.bind(tangent)
-
-    return values[0], jax.tree.map(mark, tangents[0])
+@_marked.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return primals[0], _tangent.bind(tangents[0])
