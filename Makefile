@@ -28,7 +28,10 @@ test: $(VENV)/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 $(PYTEST_ARGS)
 
 bench: $(VENV)/test.stamp
+	$(PIP) install -c constraints.txt keras==3.15.1
 	$(BIN)/python benchmarks/layers.py --out benchmarks/results/layers.json
+	$(BIN)/python benchmarks/jax_layers.py --out benchmarks/results/jax_layers.json
+	$(BIN)/python benchmarks/document.py
 
 clean:
 	rm -rf $(VENV) report.html scores.parquet build dist .pytest_cache .ruff_cache .hypothesis

@@ -61,6 +61,8 @@ def jax_tables(result: dict) -> list[str]:
     ]
     for name, modes in result["shapes"].items():
         for mode, ms in modes.items():
+            if not ms:
+                continue
             ours = ms["gapcell"]
             cells = [f"{ms[s]:.1f}" if s in ms else "-" for s in ("flax", "keras", "gapcell", "gapcell mask")]
             factors = [f"{ms[s] / ours:.1f}" if s in ms else "-" for s in ("flax", "keras")]
