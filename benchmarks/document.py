@@ -65,7 +65,7 @@ def jax_tables(result: dict) -> list[str]:
                 continue
             ours = ms["gapcell"]
             cells = [f"{ms[s]:.1f}" if s in ms else "-" for s in ("flax", "keras", "gapcell", "gapcell mask")]
-            factors = [f"{ms[s] / ours:.1f}" if s in ms else "-" for s in ("flax", "keras")]
+            factors = [f"{ms[s] / ours:.2f}" if s in ms else "-" for s in ("flax", "keras")]
             lines.append(f"| {name} {SHAPES[name]} | {mode} | {' | '.join(cells + factors)} |")
     lines += [
         "",
