@@ -1,4 +1,8 @@
-"""One name for what NumPy, PyTorch and JAX call differently; no framework is imported that the caller has not."""
+"""One name for what NumPy, PyTorch, JAX and TensorFlow call differently.
+
+No framework is imported that the caller has not imported. Sizes may be tensors: TensorFlow's graphs know some only when
+they run.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +14,55 @@ import numpy as np
 
 __all__ = [
     "Array",
+    "all_along",
+    "any_along",
     "arange",
     "as_array",
+    "count_along",
+    "cumulative_count",
+    "equal_sizes",
+    "is_bool",
+    "is_complex",
     "is_concrete",
     "is_integer",
+    "isnan",
     "look_at",
     "move_axis",
     "namespace",
     "ones",
+    "reshape",
+    "reverse",
     "same_kind",
+    "shape",
     "stable_argsort",
+    "sum_along",
     "take",
-    "take_along",
+    "take_rows",
     "where",
     "zeros",
 ]
 
-Array = Any  # a NumPy, PyTorch or JAX array; what comes in goes out
+Array = Any  # a NumPy, PyTorch, JAX or TensorFlow array; what comes in goes out
+Sizes = tuple[Any, ...]  # ints, or where TensorFlow does not know them yet, scalar tensors
 
 
 def namespace(x: Array) -> Any:
-    """The module an array's functions are in: numpy, torch or jax.numpy."""
+    """The module an array's functions are in: numpy, torch, jax.numpy or tensorflow."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):  # also a subclass from elsewhere
         return torch
-    if type(x).__module__.partition(".")[0] in ("jax", "jaxlib"):
+    package = type(x).__module__.partition(".")[0]
+    if package in ("jax", "jaxlib"):
         return sys.modules["jax.numpy"]
-    return np
+    return sys.modules["tensorflow"] if package == "tensorflow" else np
 
 
 def _is_torch(x: Array) -> bool:
     return namespace(x).__name__ == "torch"
+
+
+def _is_tensorflow(x: Array) -> bool:
+    return namespace(x).__name__.startswith("tensorflow")
 
 
 def as_array(x: Array | Sequence[Any]) -> Array:
@@ -53,6 +75,8 @@ def same_kind(x: Array | Sequence[Any], like: Array) -> Array:
     xp = namespace(like)
     if _is_torch(like):
         return xp.as_tensor(x, device=like.device)
+    if _is_tensorflow(like):
+        return xp.convert_to_tensor(x)
     if xp is not np and isinstance(x, np.ndarray):
         # Under jit JAX would make a tracer of a constant, and its values could not be checked.
         with sys.modules["jax"].ensure_compile_time_eval():
@@ -60,18 +84,43 @@ def same_kind(x: Array | Sequence[Any], like: Array) -> Array:
     return xp.asarray(x)
 
 
+# What is known of an array --------------------------------------------------------------------------------------------
+
+
+def shape(x: Array) -> Sizes:
+    """The sizes of x."""
+    if not _is_tensorflow(x):
+        return tuple(x.shape)
+    dynamic = namespace(x).shape(x)
+    return tuple(dynamic[axis] if size is None else size for axis, size in enumerate(x.shape))
+
+
+def equal_sizes(left: Sequence[Any], right: Sequence[Any]) -> bool:
+    """Whether two shapes are equal as far as they are known."""
+    return len(left) == len(right) and all(
+        _unknown(a) or _unknown(b) or a == b for a, b in zip(left, right, strict=True)
+    )
+
+
+def _unknown(size: Any) -> bool:
+    # Only TensorFlow's sizes may be tensors; torch.compile can trace no more than this of a number.
+    return size is None or (not isinstance(size, int) and hasattr(size, "get_shape"))
+
+
 def is_concrete(x: Array) -> bool:
     """Whether values may be looked at: not under a compiler, an exporter or a function transform."""
     xp = namespace(x)
     if xp is np:
         return True
-    if xp.__name__ == "torch":
+    if _is_torch(x):
         return not (
             xp.compiler.is_compiling()
             or xp._C._are_functorch_transforms_active()
             or x.device.type == "meta"
             or type(x).__name__ == "FakeTensor"
         )
+    if _is_tensorflow(x):
+        return hasattr(x, "numpy")
     return not isinstance(x, sys.modules["jax"].core.Tracer)
 
 
@@ -84,30 +133,50 @@ def is_integer(x: Array) -> bool:
     """Whether the dtype is a whole number's; bool is not."""
     if _is_torch(x):
         return not (x.is_floating_point() or x.is_complex() or x.dtype == namespace(x).bool)
-    return np.issubdtype(x.dtype, np.integer)
+    return x.dtype.is_integer if _is_tensorflow(x) else np.issubdtype(x.dtype, np.integer)
 
 
-def move_axis(x: Array, source: int, destination: int) -> Array:
-    """A view with one axis elsewhere."""
-    # torch.vmap knows movedim, but not its alias moveaxis.
-    return x.movedim(source, destination) if _is_torch(x) else namespace(x).moveaxis(x, source, destination)
+def is_bool(x: Array) -> bool:
+    """Whether the dtype is bool."""
+    return x.dtype == (namespace(x).bool if _is_torch(x) or _is_tensorflow(x) else np.dtype(bool))
 
 
-def arange(stop: int, like: Array) -> Array:
-    """The integers below `stop`, as the type of array of `like`."""
+def is_complex(x: Array) -> bool:
+    """Whether the dtype is complex."""
+    return "complex" in str(x.dtype)
+
+
+# Making arrays --------------------------------------------------------------------------------------------------------
+
+
+def arange(stop: Any, like: Array) -> Array:
+    """The integers below `stop`, as the type of array of `like`, and of its dtype if that is a whole number's."""
     xp = namespace(like)
-    return xp.arange(stop, device=like.device) if _is_torch(like) else xp.arange(stop)
+    if _is_torch(like):
+        return xp.arange(stop, device=like.device)
+    if _is_tensorflow(like):
+        dtype = like.dtype if is_integer(like) else xp.int32
+        return xp.range(xp.cast(stop, dtype), dtype=dtype)
+    return xp.arange(stop)
 
 
-def ones(shape: tuple[int, ...], like: Array) -> Array:
+def ones(shape: Sizes, like: Array) -> Array:
     """True everywhere, as the type of array of `like`."""
     xp = namespace(like)
     return xp.ones(shape, dtype=xp.bool, device=like.device) if _is_torch(like) else xp.ones(shape, dtype=bool)
 
 
-def zeros(shape: tuple[int, ...], like: Array) -> Array:
+def zeros(shape: Sizes, like: Array) -> Array:
     """Zeros (False) with the type of array and dtype of `like`."""
     return like.new_zeros(shape) if _is_torch(like) else namespace(like).zeros(shape, dtype=like.dtype)
+
+
+# Element by element ---------------------------------------------------------------------------------------------------
+
+
+def isnan(x: Array) -> Array:
+    """True where x is NaN."""
+    return namespace(x).math.is_nan(x) if _is_tensorflow(x) else namespace(x).isnan(x)
 
 
 def where(condition: Array, x: Array, y: Array | int) -> Array:
@@ -116,18 +185,78 @@ def where(condition: Array, x: Array, y: Array | int) -> Array:
     return namespace(x).where(condition, x, zeros((), x) if isinstance(y, int) else y)
 
 
-def take(x: Array, index: list[int] | list[list[int]], axis: int) -> Array:
+# Along an axis --------------------------------------------------------------------------------------------------------
+
+
+def any_along(mask: Array, axis: int) -> Array:
+    """Whether any is True along one axis."""
+    return namespace(mask).reduce_any(mask, axis) if _is_tensorflow(mask) else mask.any(axis)
+
+
+def all_along(mask: Array, axis: int) -> Array:
+    """Whether all are True along one axis."""
+    return namespace(mask).reduce_all(mask, axis) if _is_tensorflow(mask) else mask.all(axis)
+
+
+def count_along(mask: Array, axis: int) -> Array:
+    """How many are True along one axis."""
+    if _is_tensorflow(mask):
+        return namespace(mask).math.count_nonzero(mask, axis, dtype=namespace(mask).int32)
+    return mask.sum(axis)
+
+
+def cumulative_count(mask: Array, axis: int) -> Array:
+    """How many are True along one axis up to each place."""
+    if _is_tensorflow(mask):
+        return namespace(mask).cumsum(namespace(mask).cast(mask, "int32"), axis)
+    return mask.cumsum(axis)
+
+
+def sum_along(x: Array, axis: int) -> Array:
+    """The sum along one axis."""
+    return namespace(x).reduce_sum(x, axis) if _is_tensorflow(x) else x.sum(axis)
+
+
+def move_axis(x: Array, source: int, destination: int) -> Array:
+    """A view with one axis elsewhere."""
+    if _is_tensorflow(x):
+        order = [axis for axis in range(len(x.shape)) if axis != source % len(x.shape)]
+        order.insert(destination % len(x.shape), source % len(x.shape))
+        return namespace(x).transpose(x, order)
+    # torch.vmap knows movedim, but not its alias moveaxis.
+    return x.movedim(source, destination) if _is_torch(x) else namespace(x).moveaxis(x, source, destination)
+
+
+def reverse(x: Array, axis: int) -> Array:
+    """The last first along one axis."""
+    if _is_torch(x):
+        return x.flip(axis)
+    return namespace(x).reverse(x, [axis]) if _is_tensorflow(x) else namespace(x).flip(x, axis)
+
+
+def reshape(x: Array, sizes: Sizes) -> Array:
+    """The values of x in another shape."""
+    return namespace(x).reshape(x, sizes)
+
+
+def take(x: Array, index: Array | list[int] | list[list[int]], axis: int) -> Array:
     """Read x at positions along one axis; the positions' axes take its place."""
-    return x[(*(slice(None),) * axis, same_kind(index, x))]
+    index = same_kind(index, x)
+    if _is_tensorflow(x):
+        return namespace(x).gather(x, index, axis=axis)
+    return x[(*(slice(None),) * axis, index)]
 
 
-def take_along(x: Array, index: Array, axis: int) -> Array:
-    """Read x along one axis at an index that agrees with x before it and is 1 or agrees behind it."""
+def take_rows(x: Array, index: Array) -> Array:
+    """Read every row of x (N, S, ...) in an order of its own, index (N, S')."""
     xp = namespace(x)
+    if _is_tensorflow(x):
+        return xp.gather(x, index, axis=1, batch_dims=1)
+    index = index[(..., *(None,) * (x.ndim - 2))]
     if _is_torch(x):
         # take_along_dim would freeze the number of rows in an export.
-        return xp.gather(x, axis, index.expand(*index.shape[: axis + 1], *x.shape[axis + 1 :]))
-    return xp.take_along_axis(x, index, axis)
+        return xp.gather(x, 1, index.expand(*index.shape[:2], *x.shape[2:]))
+    return xp.take_along_axis(x, index, 1)
 
 
 def stable_argsort(keys: Array) -> Array:
@@ -135,6 +264,8 @@ def stable_argsort(keys: Array) -> Array:
     xp = namespace(keys)
     if xp is np:
         return np.argsort(keys, axis=1, kind="stable")
-    if xp.__name__ == "torch":
+    if _is_torch(keys):
         return xp.argsort(keys.to(xp.uint8), dim=1, stable=True)
+    if _is_tensorflow(keys):
+        return xp.argsort(xp.cast(keys, "int32"), axis=1, stable=True)
     return xp.argsort(keys, axis=1, stable=True)

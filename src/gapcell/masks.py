@@ -1,7 +1,7 @@
 """The mask algebra: which values are observed, which exist, and how masks move with the data.
 
-Every function takes NumPy, PyTorch or JAX arrays and returns the caller's type; no framework is imported that the
-caller has not imported. In every mask True means "observed" (docs/semantics.md, section 1).
+Every function takes NumPy, PyTorch, JAX or TensorFlow arrays and returns the caller's type; no framework is imported
+that the caller has not imported. In every mask True means "observed" (docs/semantics.md, section 1).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def from_lengths(lengths: Array | Sequence[int], steps: int) -> Array:
     if not arrays.is_integer(lengths):
         raise ValueError(f"`lengths` has dtype {lengths.dtype}, expected integers counting steps")
     if arrays.is_concrete(lengths):
-        _check_lengths(np.asarray(lengths.tolist(), np.int64).reshape(shape), steps)
+        _check_lengths(np.asarray(arrays.look_at(lengths).tolist(), np.int64).reshape(shape), steps)
     start, stop = (None, lengths) if len(shape) == 1 else (lengths[:, 0], lengths[:, 1])
     step = arrays.arange(steps, lengths)[None, :]
     within = step < stop[:, None]
@@ -63,7 +63,7 @@ def from_lengths(lengths: Array | Sequence[int], steps: int) -> Array:
 
 def from_nan(x: Array) -> Array:
     """Where `x` holds a value: True where it is not NaN, same shape as `x`."""
-    return ~arrays.namespace(x).isnan(arrays.as_array(x))
+    return ~arrays.isnan(arrays.as_array(x))
 
 
 def resolve(mask: Array, shape: Sequence[int], *, channel_axis: int = -1) -> Array:
@@ -85,7 +85,7 @@ def resolve(mask: Array, shape: Sequence[int], *, channel_axis: int = -1) -> Arr
     channel_axis %= len(shape)
     sites = shape[:channel_axis] + shape[channel_axis + 1 :]
     fitting = {len(kind): kind for kind in (shape[:2], sites, shape)}
-    if fitting.get(mask.ndim) != tuple(mask.shape):
+    if mask.ndim not in fitting or not arrays.equal_sizes(fitting[mask.ndim], mask.shape):
         expected = " or ".join(str(tuple(kind)) for kind in fitting.values())
         raise ValueError(
             f"`mask` has shape {tuple(mask.shape)}, but the input has shape {shape}: expected {expected}; "
@@ -113,7 +113,7 @@ def existing(lengths: Array | None, domain: Array | None, shape: Sequence[int], 
     within = None
     if lengths is not None:
         lengths = arrays.same_kind(lengths, like)
-        if tuple(lengths.shape[:1]) != (samples,):
+        if not arrays.equal_sizes(lengths.shape[:1], (samples,)):
             raise ValueError(
                 f"`lengths` has shape {tuple(lengths.shape)}, but the input has {samples} rows (N, T, *S) = "
                 f"{tuple(shape)}: expected ({samples},) or ({samples}, 2)"
@@ -122,7 +122,7 @@ def existing(lengths: Array | None, domain: Array | None, shape: Sequence[int], 
     if domain is None:
         return within
     domain = arrays.same_kind(domain, like)
-    if tuple(domain.shape) not in ((samples, *sites), tuple(sites)):
+    if not any(arrays.equal_sizes(domain.shape, kind) for kind in ((samples, *sites), sites)):
         raise ValueError(
             f"`domain` has shape {tuple(domain.shape)}, but the input has sites (N, T, *S) = {tuple(shape)}: "
             f"expected {(samples, *sites)} or {tuple(sites)}"
@@ -140,7 +140,7 @@ def expand(mask: Array, ndim: int) -> Array:
 
 def observed_sites(elements: Array, ndim: int) -> Array:
     """Reduce e to v of eq. (3): an element mask of `ndim` axes loses its channels (last); others are returned as is."""
-    return elements.any(-1) if elements.ndim == ndim else elements
+    return arrays.any_along(elements, -1) if elements.ndim == ndim else elements
 
 
 def through_conv(
@@ -196,9 +196,9 @@ def compact(x: Array, mask: Array) -> tuple[Array, Array]:
         x with zeros (False) behind the kept events, and their number a row, (N,) int.
     """
     order = arrays.stable_argsort(~mask)
-    moved = arrays.take_along(x, expand(order, x.ndim), 1)
-    counts = mask.sum(1)
-    kept = expand(from_lengths(counts, x.shape[1]), x.ndim)
+    moved = arrays.take_rows(x, order)
+    counts = arrays.count_along(mask, 1)
+    kept = expand(from_lengths(counts, arrays.shape(x)[1]), x.ndim)
     return arrays.where(kept, moved, 0), counts
 
 
@@ -214,8 +214,8 @@ def scatter(y: Array, mask: Array, held: Array | None = None) -> Array:
     Returns:
         (N, S, ...).
     """
-    place = mask.cumsum(1) - 1
-    spread = arrays.take_along(y, expand(arrays.where(place >= 0, place, 0), y.ndim), 1)
+    place = arrays.cumulative_count(mask, 1) - 1
+    spread = arrays.take_rows(y, arrays.where(place >= 0, place, 0))
     if held is None:
         return arrays.where(expand(mask, y.ndim), spread, 0)
     return arrays.where(expand(place >= 0, y.ndim), spread, held[:, None])
@@ -223,18 +223,18 @@ def scatter(y: Array, mask: Array, held: Array | None = None) -> Array:
 
 def windows(x: Array, window: int) -> Array:
     """A series (N, S, ...) cut into windows: (N, ceil(S/W), W, ...), zeros (False) at the end, eq. (16)."""
-    events = x.shape[1]
+    events = arrays.shape(x)[1]
     steps = (events + window - 1) // window
     place = arrays.arange(steps, x)[:, None] * window + arrays.arange(window, x)
     exists = place < events
-    return arrays.where(expand(exists[None], x.ndim + 1), x[:, arrays.where(exists, place, 0)], 0)
+    return arrays.where(expand(exists[None], x.ndim + 1), arrays.take(x, arrays.where(exists, place, 0), 1), 0)
 
 
 def from_windows(y: Array, events: int) -> Array:
     """The way back from `windows`: (N, T, W, ...) to (N, events, ...)."""
-    samples, steps, window, *rest = y.shape
-    if arrays.is_concrete(y):
-        return y.reshape((samples, steps * window, *rest))[:, :events]
+    samples, steps, window, *rest = arrays.shape(y)
+    if arrays.namespace(y).__name__ != "torch" or arrays.is_concrete(y):
+        return arrays.reshape(y, (samples, steps * window, *rest))[:, :events]
     # A reshape and a slice would oblige an exporter to prove that `events` fits, which it cannot for a dynamic number.
     place = arrays.arange(events, y)
     return y[:, place // window, place % window]
@@ -251,18 +251,18 @@ def last_valid(y: Array, mask: Array) -> Array:
         (N, ...), y without its step axis.
     """
     mask = _as_bool(arrays.as_array(mask))
-    if tuple(y.shape[: mask.ndim]) != tuple(mask.shape):
+    if not arrays.equal_sizes(y.shape[: mask.ndim], mask.shape):
         raise ValueError(
             f"`mask` has shape {tuple(mask.shape)}, but `y` {tuple(y.shape)}: expected leading axes of `y`"
         )
-    is_last = mask & (mask.cumsum(1) == mask.sum(1)[:, None])
-    return arrays.where(expand(is_last, y.ndim), y, 0).sum(1)
+    is_last = mask & (arrays.cumulative_count(mask, 1) == arrays.count_along(mask, 1)[:, None])
+    return arrays.sum_along(arrays.where(expand(is_last, y.ndim), y, 0), 1)
 
 
 def _as_bool(mask: Array, name: str = "mask") -> Array:
-    if str(mask.dtype).rpartition(".")[2] == "bool":
+    if arrays.is_bool(mask):
         return mask
-    if "complex" in str(mask.dtype):
+    if arrays.is_complex(mask):
         raise ValueError(f"`{name}` has dtype {mask.dtype}, expected bool, integer or float 0/1 with 1 = observed")
     # NaN compares unequal to everything, so it never counts as observed.
     observed = mask == 1
@@ -324,4 +324,6 @@ def _combine(mask: Array, taps: Taps, axis: int, rule: str) -> Array:
     read = arrays.take(mask, [[min(max(position, 0), size - 1) for position in positions] for positions in taps], axis)
     inside = arrays.same_kind([[0 <= position < size for position in positions] for positions in taps], mask)
     inside = expand(inside, mask.ndim - axis + 1)
-    return (read | ~inside).all(axis + 1) if rule == "all" else (read & inside).any(axis + 1)
+    if rule == "all":
+        return arrays.all_along(read | ~inside, axis + 1)
+    return arrays.any_along(read & inside, axis + 1)

@@ -1,6 +1,6 @@
 """What a layer sees of a batch: which values are observed, which exist, and where the state steps.
 
-Equations (1) to (5), (11) and (14) of docs/semantics.md, for NumPy, PyTorch and JAX arrays alike.
+Equations (1) to (5), (11) and (14) of docs/semantics.md, for NumPy, PyTorch, JAX and TensorFlow arrays alike.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from gapcell import arrays, masks, surprises
 from gapcell.arrays import Array
 from gapcell.spec import Spec
 
-__all__ = ["Coverage", "Seen", "resolve", "see"]
+__all__ = ["Coverage", "Seen", "resolve", "see", "through_input_convolution"]
 
 
 class Coverage(NamedTuple):
@@ -67,10 +67,10 @@ def resolve(
     """
     elements = None
     if mask is not None:
-        elements = masks.resolve(arrays.same_kind(mask, x), x.shape, channel_axis=channel_axis)
+        elements = masks.resolve(arrays.same_kind(mask, x), arrays.shape(x), channel_axis=channel_axis)
         if elements.ndim == x.ndim:
             elements = arrays.move_axis(elements, channel_axis, -1)
-    sites = list(x.shape)
+    sites = list(arrays.shape(x))
     del sites[channel_axis]
     if spec.gap == "predict" and lengths is None and elements is not None:
         _warn_of_padding(elements)
@@ -92,8 +92,8 @@ def see(spec: Spec, x: Array, coverage: Coverage) -> Seen:
         return Seen(x, moved, None)
     domain = coverage.domain
     if domain is not None:
-        domain = _through_input_convolution(spec, domain[:, None])[:, 0, ..., None]
-    return Seen(x, None if moved is None else _through_input_convolution(spec, moved), domain)
+        domain = through_input_convolution(spec, domain[:, None])[:, 0, ..., None]
+    return Seen(x, None if moved is None else through_input_convolution(spec, moved), domain)
 
 
 def _existing_events(lengths: Array | None, domain: Array | None, events: Sequence[int], like: Array) -> Array | None:
@@ -108,7 +108,8 @@ def _domain(domain: Array, sites: Sequence[int], like: Array) -> Array:
     return exists[:, 0]
 
 
-def _through_input_convolution(spec: Spec, sites: Array) -> Array:
+def through_input_convolution(spec: Spec, sites: Array) -> Array:
+    """What is known of the input's sites, (N, T, *S), moved to the output's; what is known of steps stays, eq. (5)."""
     if sites.ndim == 2:
         return sites
     return masks.through_conv(

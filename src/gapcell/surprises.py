@@ -9,7 +9,9 @@ from gapcell.spec import Spec
 
 __all__ = ["of_spec", "warn"]
 
-_OURS = frozenset({"flax", "gapcell", "jax", "keras", "torch"})  # frameworks call layers through frames of their own
+_OURS = frozenset(
+    {"flax", "gapcell", "jax", "keras", "tensorflow", "torch"}
+)  # frameworks call layers through frames of their own
 
 
 def warn(message: str) -> None:
