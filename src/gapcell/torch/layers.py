@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from gapcell import surprises
+from gapcell import observed, surprises
 from gapcell.spec import Spec
-from gapcell.torch import stack
+from gapcell.torch import dropout, stack
 from gapcell.torch.packed import pack_like, unpack
 from gapcell.torch.stack import Parameters, State
 
@@ -200,9 +200,11 @@ class ConvRNN(nn.Module):
         self._check_input(x)
         layers = [self._parameters_of(suffix) for n in range(self.spec.num_layers) for suffix in self._suffixes(n)]
         channel_axis = -1 if self.channels_last or self.spec.window is not None else 2
-        batch = stack.Batch(x, mask, lengths, domain, channel_axis)
-        initial = self._initial_state(x.movedim(channel_axis, -1), state)
-        output, final = stack.run(self._layers, self.spec, layers, batch, initial, training=self.training)
+        coverage = observed.resolve(self.spec, x, mask, lengths, domain, channel_axis=channel_axis)
+        x = x.movedim(channel_axis, -1)
+        initial = self._initial_state(x, state)
+        scales = dropout.draw(self.spec, x, initial[0], training=self.training)
+        output, final = stack.run(self._layers, self.spec, layers, x, coverage, initial, scales)
         if not self.channels_last:
             final = tuple(part.movedim(-1, 2) for part in final)
         return output.movedim(-1, channel_axis), final if self.cell == "lstm" else final[0]

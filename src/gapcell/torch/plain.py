@@ -5,34 +5,52 @@ Everywhere else `gapcell.torch.recurrence` computes the same faster.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from gapcell import cell
 from gapcell.torch.plan import Inputs, Plan
 
-__all__ = ["run", "scan"]
+__all__ = ["Operations", "run", "scan"]
 
 
-class _TorchOperations:
+@dataclass(frozen=True)
+class Operations:
+    """What `gapcell.cell` asks for, with the activations that Keras lets its users exchange."""
+
+    activation: Callable[[Tensor], Tensor] = torch.tanh
+    recurrent_activation: Callable[[Tensor], Tensor] = torch.sigmoid
+
     def sigmoid(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(x)
+        """See `cell.Operations`."""
+        return self.recurrent_activation(x)
 
     def tanh(self, x: Tensor) -> Tensor:
-        return torch.tanh(x)
+        """See `cell.Operations`."""
+        return self.activation(x)
 
     def where(self, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """See `cell.Operations`."""
         return torch.where(condition, x, y)
 
     def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """See `cell.Operations`."""
         return x.chunk(parts, -1)
 
 
-_OPERATIONS = _TorchOperations()
+_OPERATIONS = Operations()
 
 
-def run(plan: Plan, inputs: Inputs) -> tuple[Tensor, ...]:
+def run(plan: Plan, inputs: Inputs, operations: Operations = _OPERATIONS) -> tuple[Tensor, ...]:
     """The recurrence over computed pairs.
+
+    Args:
+        plan: of this layer and direction.
+        inputs: what is read.
+        operations: of one step.
 
     Returns:
         hs (P, *S', F), the state after each pair, then the final state, each (N, *S', F): h, and c for the LSTM.
@@ -45,19 +63,21 @@ def run(plan: Plan, inputs: Inputs) -> tuple[Tensor, ...]:
         if span.count < state[0].shape[0]:
             finished.append(tuple(part[span.count :] for part in state))
             state = tuple(part[: span.count] for part in state)
-        state = _step(plan, inputs, from_input[span.here], state, inputs.update_of(span), inputs.dropout_of(span))
+        update, dropout = inputs.update_of(span), inputs.dropout_of(span)
+        state = _step(plan, inputs, operations, from_input[span.here], state, update, dropout)
         outputs.append(state[0])
     hs = torch.cat(outputs) if outputs else inputs.h[:0]
     parts = [state, *reversed(finished)]
     return (hs, *(torch.cat([part[index] for part in parts]) for index in range(len(state))))
 
 
-def scan(plan: Plan, inputs: Inputs) -> tuple[Tensor, ...]:
+def scan(plan: Plan, inputs: Inputs, operations: Operations = _OPERATIONS) -> tuple[Tensor, ...]:
     """The recurrence over all steps through torch's scan operator, which keeps their number dynamic in an export.
 
     Args:
         plan: its `batch_sizes` are not used.
         inputs: with x (T, N, *S, C) and update (T, N, *S', 1), steps first and not flattened.
+        operations: of one step.
 
     Returns:
         hs (T, N, *S', F), then the final state.
@@ -67,7 +87,7 @@ def scan(plan: Plan, inputs: Inputs) -> tuple[Tensor, ...]:
     def combine(state: list[Tensor], here: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         update = here[1] if inputs.update is not None else None
         from_input = _from_input(plan, inputs._replace(x=here[0]))
-        new = _step(plan, inputs, from_input, tuple(state), update, inputs.dropout)
+        new = _step(plan, inputs, operations, from_input, tuple(state), update, inputs.dropout)
         return [part.contiguous() for part in new], new[0].clone()  # the operator's outputs may not share memory
 
     xs = [part.contiguous() for part in (inputs.x, inputs.update) if part is not None]
@@ -86,10 +106,16 @@ def _from_input(plan: Plan, inputs: Inputs) -> Tensor:
 
 
 def _step(
-    plan: Plan, inputs: Inputs, from_input: Tensor, state: cell.State, update: Tensor | None, dropout: Tensor | None
+    plan: Plan,
+    inputs: Inputs,
+    operations: Operations,
+    from_input: Tensor,
+    state: cell.State,
+    update: Tensor | None,
+    dropout: Tensor | None,
 ) -> cell.State:
     h = plan.enter_state(state[0], dropout).to(inputs.weight_hh.dtype)
     from_state = plan.recurrent_convolution.traceable(h, inputs.weight_hh).to(state[0].dtype)
     return cell.step(
-        _OPERATIONS, plan.spec, from_input, from_state, state, update=update, recurrent_bias=inputs.recurrent_bias
+        operations, plan.spec, from_input, from_state, state, update=update, recurrent_bias=inputs.recurrent_bias
     )

@@ -54,7 +54,7 @@ class Inputs(NamedTuple):
         weight_hh: (gates*F, F, *k).
         bias: (gates*F,) or None.
         recurrent_bias: (F,) bhn of eq. (8), or None.
-        dropout: (N, F) scale on h_(t-1) inside eq. (6), or None.
+        dropout: scale on h_(t-1) inside eq. (6), (N, *S', F) or with site axes of size 1; None: none.
         update: (P, *S', 1) bool, u of eq. (5); None: all True.
     """
 
@@ -121,7 +121,7 @@ class Plan:
     def enter_state(self, h: Tensor, dropout: Tensor | None) -> Tensor:
         """h_(t-1) as the recurrent convolution reads it: dropout, and what lies beyond its sites."""
         if dropout is not None:
-            h = h * self._over_sites(dropout)
+            h = h * dropout
         if not self.state_padding:
             return h
         if self.spec.window is not None:
@@ -134,10 +134,7 @@ class Plan:
             gradient = unwrap_sites(gradient, self.state_padding[0])
         elif self.state_padding:
             gradient = pad_sites(gradient, tuple((-left, -right) for left, right in self.state_padding))
-        return gradient if dropout is None else gradient * self._over_sites(dropout)
-
-    def _over_sites(self, dropout: Tensor) -> Tensor:
-        return dropout.view(dropout.shape[0], *(1,) * self.spec.rank, -1)
+        return gradient if dropout is None else gradient * dropout
 
     def spans(self) -> Iterator[Span]:
         """The computed steps, first to last."""

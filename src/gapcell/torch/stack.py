@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from gapcell import arrays, masks, observed
 from gapcell.spec import Spec
 from gapcell.torch import plain, recurrence
+from gapcell.torch.dropout import Scales
 from gapcell.torch.plan import Inputs, Plan
 from gapcell.torch.rows import Rows
 
-__all__ = ["Batch", "Parameters", "State", "autocast_dtype", "run"]
+__all__ = ["Parameters", "State", "autocast_dtype", "run"]
 
 State = tuple[Tensor, ...]
 
@@ -34,61 +34,51 @@ class Parameters(NamedTuple):
     bias_hn: Tensor | None
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What a caller gives beside the state, in the caller's layout.
-
-    Attributes:
-        x: the input, channels at `channel_axis`.
-        mask: see `masks.resolve`.
-        lengths: see `masks.from_lengths`.
-        domain: see `masks.existing`.
-        channel_axis: of x and of an element mask.
-    """
-
-    x: Tensor
-    mask: Tensor | None
-    lengths: Tensor | None
-    domain: Tensor | None
-    channel_axis: int
-
-
 def run(
-    specs: Sequence[Spec], spec: Spec, parameters: Sequence[Parameters], batch: Batch, state: State, *, training: bool
+    specs: Sequence[Spec],
+    spec: Spec,
+    parameters: Sequence[Parameters],
+    x: Tensor,
+    coverage: observed.Coverage,
+    state: State,
+    scales: Scales,
+    *,
+    operations: plain.Operations | None = None,
 ) -> tuple[Tensor, State]:
     """Run every layer.
 
     Args:
         specs: of each layer, `spec.layer(index)`.
-        spec: of the stack.
+        spec: of the stack; its probabilities are not looked at.
         parameters: in nn.LSTM's order: layer 0 forward, layer 0 backward, layer 1 forward, ...
-        batch: what is read.
+        x: (N, T, *S, C), or (N, S, C) for a series.
+        coverage: what is observed and what exists.
         state: (h, c) or (h,), each (layers·directions, N, *S', F).
-        training: whether dropout acts.
+        scales: what dropout drew.
+        operations: of one step, other than the defaults; they are left to autograd.
 
     Returns:
         output (N, T, *S', F·directions), or (N, S, F·directions) for a series, and the final state.
     """
-    coverage = observed.resolve(spec, batch.x, batch.mask, batch.lengths, batch.domain, channel_axis=batch.channel_axis)
-    seen = observed.see(spec, batch.x.movedim(batch.channel_axis, -1), coverage)
-    x = _drop(seen.x, spec.input_dropout if training else 0.0)
+    seen = observed.see(spec, x, coverage)
+    x, update = _drop(seen.x, scales.input), seen.update
     if seen.domain is not None:
         state = tuple(part.masked_fill(~seen.domain, 0) for part in state)
+    if spec.go_backwards:
+        x, update = x.flip(1), None if update is None else update.flip(1)
     final: list[State] = []
     for index, layer in enumerate(specs):
         hold = spec.masked_output == "hold" and index == len(specs) - 1
         outputs = []
         for reverse in (False, True)[: spec.directions]:
             place = len(final)
-            initial = tuple(part[place] for part in state)
-            scale = _drop_scale(initial[0], layer.recurrent_dropout if training else 0.0)
-            direction = _Direction(layer, parameters[place], scale, hold, reverse)
-            output, last = direction.run(x, seen.update, initial)
+            direction = _Direction(layer, parameters[place], scales.recurrent[place], operations, hold, reverse)
+            output, last = direction.run(x, update, tuple(part[place] for part in state))
             outputs.append(output)
             final.append(last)
         x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
         if index < len(specs) - 1:
-            x = _drop(x, spec.dropout if training else 0.0)
+            x = _drop(x, scales.between[index])
     return x, tuple(torch.stack(parts) for parts in zip(*final, strict=True))
 
 
@@ -99,6 +89,7 @@ class _Direction:
     spec: Spec
     parameters: Parameters
     dropout: Tensor | None
+    operations: plain.Operations | None
     hold: bool
     reverse: bool
 
@@ -145,7 +136,10 @@ class _Direction:
         plan = Plan.of(self.spec, tuple(x.shape[2:-1]), rows.batch_sizes)
         scale = None if self.dropout is None else rows.sort(self.dropout)
         inputs = self._inputs(plan, rows.pack(x), tuple(rows.sort(part) for part in state), scale, packed)
-        hs, *final = (plain if traced else recurrence).run(plan, inputs)
+        if self.operations is not None:
+            hs, *final = plain.run(plan, inputs, self.operations)
+        else:
+            hs, *final = (plain if traced else recurrence).run(plan, inputs)
         if packed is not None and not self.hold:
             hs = torch.where(packed, hs, 0)
         output = rows.unpack(hs.to(inputs.x.dtype), inputs.h if self.hold else None)
@@ -157,7 +151,7 @@ class _Direction:
             update = masks.expand(update, x.ndim).transpose(0, 1)
         plan = Plan.of(self.spec, tuple(x.shape[2:-1]), ())
         inputs = self._inputs(plan, x.transpose(0, 1), state, self.dropout, update)
-        hs, *final = plain.scan(plan, inputs)
+        hs, *final = plain.scan(plan, inputs, self.operations or plain.Operations())
         if update is not None and not self.hold:
             hs = torch.where(update, hs, 0)
         return hs.transpose(0, 1).to(inputs.x.dtype), tuple(final)
@@ -191,13 +185,5 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
-def _drop(x: Tensor, probability: float) -> Tensor:
-    scale = _drop_scale(x, probability)
-    return x if scale is None else x * scale.view(x.shape[0], *(1,) * (x.ndim - 2), -1)
-
-
-def _drop_scale(x: Tensor, probability: float) -> Tensor | None:
-    """One draw a sequence and channel, (N, C)."""
-    if not probability:
-        return None
-    return F.dropout(x.new_ones((x.shape[0], x.shape[-1])), probability)
+def _drop(x: Tensor, scale: Tensor | None) -> Tensor:
+    return x if scale is None else x * scale.to(x.dtype)
