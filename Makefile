@@ -25,12 +25,12 @@ test: $(VENV)/test.stamp
 	@echo "==> types"
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	@echo "==> tests"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 $(PYTEST_ARGS)
 
 bench: $(VENV)/test.stamp
-	$(PIP) install -c constraints.txt keras==3.15.1
 	$(BIN)/python benchmarks/layers.py --out benchmarks/results/layers.json
 	$(BIN)/python benchmarks/jax_layers.py --out benchmarks/results/jax_layers.json
+	$(BIN)/python benchmarks/keras_layers.py --out benchmarks/results/keras_layers.json
 	$(BIN)/python benchmarks/document.py
 
 clean:
@@ -48,5 +48,5 @@ $(VENV)/detect.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/detect.stamp
-	$(PIP) install -c constraints.txt -e '.[detect,test,test-jax]'
+	$(PIP) install -c constraints.txt -e '.[detect,test,test-jax,test-keras]'
 	@touch $@

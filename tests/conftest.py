@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# Keras has one backend a process: test_keras.py runs this folder in a process for each.
+collect_ignore = [] if "KERAS_BACKEND" in os.environ else ["keras_layers"]
+
 REQUIRED = frozenset(filter(None, os.environ.get("REQUIRE_BACKENDS", "").split(",")))
 
 
@@ -17,6 +20,11 @@ def pytest_configure(config: pytest.Config) -> None:
     missing = sorted(name for name in REQUIRED if importlib.util.find_spec(name) is None)
     if missing:
         raise pytest.UsageError(f"REQUIRE_BACKENDS names {', '.join(missing)}, which cannot be imported here")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest goes first, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_keras.py")
 
 
 @pytest.fixture(autouse=True, scope="module")

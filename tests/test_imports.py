@@ -20,6 +20,7 @@ LAYERS = (
     {"observed"},
     {"gapcell"},  # the package itself: Spec, masks and the version
     {"torch", "jax"},
+    {"keras"},
     {"detect"},
     {"info"},
     {"terminal"},
@@ -36,6 +37,7 @@ ONLY = {
     "observed": {"arrays", "masks", "spec", "surprises"},
     "torch": {"arrays", "cell", "masks", "observed", "spec", "surprises"},
     "jax": {"arrays", "cell", "masks", "observed", "spec", "surprises"},
+    "keras": {"arrays", "cell", "jax", "masks", "observed", "spec", "surprises", "torch"},
 }
 PUBLIC = {
     "gapcell",
@@ -47,6 +49,7 @@ PUBLIC = {
     "torch.layers",
     "jax",
     "jax.modules",
+    "keras",
     "detect",
 }  # what users import from
 VAGUE = {"utils", "util", "helpers", "helper", "base", "common", "manager", "config", "misc", "tools"}
