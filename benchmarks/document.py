@@ -81,9 +81,38 @@ def jax_tables(result: dict) -> list[str]:
     return lines
 
 
+def keras_table(result: dict) -> list[str]:
+    lines = [
+        "## Keras",
+        "",
+        of_run(result, "keras", "tensorflow", "jax", "torch"),
+        "",
+        "*keras* is `keras.layers.ConvLSTM`, *ragged* pads rows to the longest, 44 % of the steps observed.",
+        "*tensorflow* is a graph, *tensorflow, jit* the same under XLA, which is what `fit` does by default; JAX is",
+        "jitted, PyTorch eager. On JAX Keras's layer takes no mask of steps. XLA and graphs compute masked steps,",
+        "PyTorch does not. Where Keras's training step takes minutes (XLA, S3) it is left out.",
+        "",
+        "| backend | shape | | keras | gapcell | factor | keras ragged | gapcell ragged | factor |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for variant, shapes in result["shapes"].items():
+        for name, modes in shapes.items():
+            for mode, ms in modes.items():
+                cells = [figure for kind in ("", " ragged") for figure in _pair(ms, f"keras{kind}", f"gapcell{kind}")]
+                lines.append(f"| {variant} | {name} | {mode} | {' | '.join(cells)} |")
+    return lines
+
+
+def _pair(ms: dict[str, float], theirs: str, ours: str) -> list[str]:
+    """Milliseconds of both and the factor between them."""
+    if theirs not in ms:
+        return ["-", f"{ms[ours]:.1f}", "-"]
+    return [f"{ms[theirs]:.1f}", f"{ms[ours]:.1f}", f"{ms[theirs] / ms[ours]:.2f}"]
+
+
 def main() -> None:
     sections = [HEAD]
-    for name, table in (("layers", torch_table), ("jax_layers", jax_tables)):
+    for name, table in (("layers", torch_table), ("jax_layers", jax_tables), ("keras_layers", keras_table)):
         result = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
         sections.append("\n".join(table(result)) + "\n")
     (HERE.parent / "docs" / "benchmarks.md").write_text("\n".join(sections), encoding="utf-8")

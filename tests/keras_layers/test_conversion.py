@@ -77,6 +77,35 @@ def test_the_converted_model_obeys_its_mask():
     np.testing.assert_allclose(converted.predict(x, verbose=0)[:1], short, atol=1e-6)
 
 
+def test_a_compiled_model_stays_compiled_and_as_it_was():
+    inner = keras.Sequential([keras.Input((4, 5, C)), keras.layers.ConvLSTM1D(F, 3)], name="inner")
+    inner.compile(loss=lambda *_: 0)  # nothing that Keras could copy
+    model = keras.Sequential([keras.Input((4, 5, C)), inner, keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(0.5), "mae")
+    x = batch()
+    converted = convert(model)
+    assert model.compiled
+    assert inner.compiled
+    assert (converted.loss, float(numpy(converted.optimizer.learning_rate))) == ("mae", 0.5)
+    assert converted.evaluate(x, x[:, 0, 0, :1], verbose=0) == pytest.approx(
+        model.evaluate(x, x[:, 0, 0, :1], verbose=0)
+    )
+    assert converted.optimizer is not model.optimizer
+
+
+def test_a_loss_that_cannot_be_copied_leaves_it_uncompiled():
+    def unregistered(target, y):
+        return keras.ops.mean((target - y) ** 2)
+
+    model = keras.Sequential([keras.Input((4, 5, C)), keras.layers.ConvLSTM1D(F, 3)])
+    model.compile("sgd", unregistered)
+    with pytest.warns(UserWarning, match="compile it again"):
+        converted = convert(model)
+    assert model.compiled
+    assert not converted.compiled
+    np.testing.assert_allclose(numpy(converted(batch())), numpy(model(batch())), atol=2e-6)
+
+
 def test_a_model_without_such_a_layer_is_refused():
     with pytest.raises(ValueError, match=r"`model` has no .*ConvLSTM3D to convert"):
         convert(keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]))

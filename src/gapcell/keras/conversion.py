@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
+from gapcell import surprises
 from gapcell.keras.layers import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 
 __all__ = ["convert"]
@@ -27,7 +30,8 @@ def convert(model: keras.Model) -> keras.Model:
 
     Returns:
         A new model of the same names and weights. Without a mask its outputs are the same; with one, they are what
-        the mask promises. A Sequential model is compiled if it was; compile a functional one again.
+        the mask promises. It is compiled as `model` was, with a fresh optimizer; a loss or metric that Keras cannot
+        copy (a function that is not registered) leaves it uncompiled, with a warning.
 
     Raises:
         ValueError: the model is neither Sequential nor functional, or has no such layer.
@@ -46,12 +50,41 @@ def convert(model: keras.Model) -> keras.Model:
             return ours.from_config(layer.get_config())
         return type(layer).from_config(_with_ours(layer.get_config(), found))
 
-    converted = keras.models.clone_model(model, clone_function=ours_or_same, recursive=True)
+    with _uncompiled(model):
+        converted = keras.models.clone_model(model, clone_function=ours_or_same, recursive=True)
     if not found:
         raise ValueError("`model` has no keras.layers.ConvLSTM1D, ConvLSTM2D or ConvLSTM3D to convert")
     if model.built:
         converted.set_weights(model.get_weights())
+    if model.compiled:
+        try:
+            converted.compile_from_config(model.get_compile_config())
+        except (TypeError, ValueError):
+            surprises.warn(
+                "the converted model is not compiled, as its loss or a metric cannot be copied: compile it again"
+            )
     return converted
+
+
+@contextlib.contextmanager
+def _uncompiled(model: keras.Model) -> Iterator[None]:
+    """Keras copies a model with its loss, and fails where it cannot."""
+    compiled = [part for part in _models(model) if part.compiled]
+    for part in compiled:
+        part.compiled = False
+    try:
+        yield
+    finally:
+        for part in compiled:
+            part.compiled = True
+
+
+def _models(model: keras.Model) -> Iterator[keras.Model]:
+    """The model and those inside it."""
+    yield model
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _models(layer)
 
 
 _Functional = type(keras.Model(*[keras.Input((1,))] * 2))
