@@ -6,7 +6,8 @@ last: pre-activations end in gates*F channels, states in F.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from gapcell.spec import Spec
 
@@ -16,24 +17,20 @@ Array = Any
 State = tuple[Array, ...]  # (h, c) for the LSTM, (h,) for the GRU
 
 
-class Operations(Protocol):
-    """What a framework supplies."""
+class Operations(NamedTuple):
+    """What a framework supplies.
 
-    def sigmoid(self, x: Array) -> Array:
-        """The logistic function, element by element."""
-        ...
+    Attributes:
+        sigmoid: the logistic function, element by element; Keras lets its users exchange it, and the next one.
+        tanh: the hyperbolic tangent, element by element.
+        where: (condition, x, y) x where the condition is True, else y; NaN in what is not selected does not pass.
+        split: (x, parts) the last axis in equal parts.
+    """
 
-    def tanh(self, x: Array) -> Array:
-        """The hyperbolic tangent, element by element."""
-        ...
-
-    def where(self, condition: Array, x: Array, y: Array) -> Array:
-        """Select x where the condition is True, else y; NaN in what is not selected does not pass."""
-        ...
-
-    def split(self, x: Array, parts: int) -> tuple[Array, ...]:
-        """The last axis in equal parts."""
-        ...
+    sigmoid: Callable[[Array], Array]
+    tanh: Callable[[Array], Array]
+    where: Callable[[Array, Array, Array], Array]
+    split: Callable[[Array, int], Sequence[Array]]
 
 
 def step(

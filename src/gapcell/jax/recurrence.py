@@ -30,34 +30,13 @@ from gapcell.jax.convolution import (
 from gapcell.jax.reverse_only import reverse_only
 from gapcell.spec import Spec
 
-__all__ = ["How", "Inputs", "Operations", "Plan", "run"]
+__all__ = ["OPERATIONS", "How", "Inputs", "Plan", "run"]
 
 State = cell.State
 _FEW = 2**23  # bytes that stay in a CPU's cache: reading them back is cheaper than computing them again
 
 
-@dataclass(frozen=True)
-class Operations:
-    """What `gapcell.cell` asks for, with the activations that Keras lets its users exchange."""
-
-    activation: Callable[[Array], Array] = lax.tanh
-    recurrent_activation: Callable[[Array], Array] = lax.logistic
-
-    def sigmoid(self, x: Array) -> Array:
-        """See `cell.Operations`."""
-        return self.recurrent_activation(x)
-
-    def tanh(self, x: Array) -> Array:
-        """See `cell.Operations`."""
-        return self.activation(x)
-
-    def where(self, condition: Array, x: Array, y: Array) -> Array:
-        """See `cell.Operations`."""
-        return jnp.where(condition, x, y)
-
-    def split(self, x: Array, parts: int) -> tuple[Array, ...]:
-        """See `cell.Operations`."""
-        return tuple(jnp.split(x, parts, axis=-1))
+OPERATIONS = cell.Operations(lax.logistic, lax.tanh, jnp.where, partial(jnp.split, axis=-1))
 
 
 @dataclass(frozen=True)
@@ -72,7 +51,7 @@ class How:
 
     vjp: Literal["lean", "plain"] = "lean"
     convolution: Literal["matmul", "xla"] | None = None
-    operations: Operations = Operations()
+    operations: cell.Operations = OPERATIONS
 
 
 @dataclass(frozen=True)

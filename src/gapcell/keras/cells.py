@@ -172,7 +172,7 @@ class ConvRNNCell(keras.layers.Layer):
     @property
     def activations(self) -> Activations | None:
         """`activation` and `recurrent_activation`; None where they are the defaults, which have faster paths."""
-        given = (self.activation, self.recurrent_activation)
+        given = Activations(self.activation, self.recurrent_activation)
         return None if given == (activations.tanh, activations.sigmoid) else given
 
     @property

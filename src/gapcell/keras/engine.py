@@ -12,7 +12,13 @@ from gapcell.spec import Spec
 __all__ = ["Activations", "Engine", "Parameters"]
 
 Tensor = Any
-Activations = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+
+
+class Activations(NamedTuple):
+    """Keras's `activation` and `recurrent_activation`, as `cell.Operations` calls them."""
+
+    tanh: Callable[[Tensor], Tensor]
+    sigmoid: Callable[[Tensor], Tensor]
 
 
 class Parameters(NamedTuple):
@@ -48,7 +54,7 @@ class Engine(Protocol):
             coverage: what is observed and what exists.
             state: (h, c) or (h,), each (N, *S', F).
             dropout: scale on h_(t-1) inside eq. (6), (N, *S', F); None: none.
-            activations: `activation` and `recurrent_activation`; None: tanh and sigmoid.
+            activations: in the place of tanh and sigmoid; None: these.
             training: whether a backward pass is to be expected.
 
         Returns:

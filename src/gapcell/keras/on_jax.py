@@ -12,7 +12,7 @@ from gapcell.cell import State
 from gapcell.jax import stack
 from gapcell.jax.convolution import Parameters
 from gapcell.jax.dropout import Scales
-from gapcell.jax.recurrence import How, Operations
+from gapcell.jax.recurrence import OPERATIONS, How
 from gapcell.keras import engine
 from gapcell.observed import Coverage
 from gapcell.spec import Spec
@@ -32,7 +32,7 @@ def run(
     training: bool,  # gapcell.jax sees for itself whether there is a backward pass
 ) -> tuple[Array, State]:
     """Run the layer; see `engine.Engine.run`."""
-    how = How() if activations is None else How(operations=Operations(*activations))
+    how = How() if activations is None else How(operations=OPERATIONS._replace(**activations._asdict()))
     if not all(isinstance(size, int) for size in x.shape):
         # An exporter's sizes have no value yet, and the lean backward pass decides by them what to keep.
         how = replace(how, vjp="plain")

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from gapcell import arrays, cell, masks, observed
 from gapcell.keras import engine
-from gapcell.keras.on_tensorflow_loop import Loop, Operations, Weights
+from gapcell.keras.on_tensorflow_loop import OPERATIONS, Loop, Weights
 from gapcell.spec import Spec
 
 __all__ = ["run"]
@@ -37,7 +37,7 @@ def run(
         state = tuple(tf.where(seen.domain, part, tf.zeros((), part.dtype)) for part in state)
     if spec.go_backwards:
         x, update = arrays.reverse(x, 1), None if update is None else arrays.reverse(update, 1)
-    operations = Operations() if activations is None else Operations(*activations)
+    operations = OPERATIONS if activations is None else OPERATIONS._replace(**activations._asdict())
     # A gradient of one's own takes no variables.
     values = (None if value is None else tf.convert_to_tensor(value) for value in parameters)
     layer = _Layer(spec, Weights.of(spec, *values), Loop(spec, operations, dropout, keep=training))

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -19,7 +20,7 @@ import tensorflow as tf
 from gapcell import arrays, cell
 from gapcell.spec import Spec
 
-__all__ = ["Loop", "Operations", "Weights"]
+__all__ = ["OPERATIONS", "Loop", "Weights"]
 
 Tensor = Any
 Sizes = tuple[int, ...]
@@ -27,28 +28,7 @@ Sizes = tuple[int, ...]
 _MANY_SITES = 64  # from here on a convolution costs less than copying its taps side by side
 
 
-@dataclass(frozen=True)
-class Operations:
-    """What `gapcell.cell` asks for, with the activations that Keras lets its users exchange."""
-
-    activation: Callable[[Tensor], Tensor] = tf.tanh
-    recurrent_activation: Callable[[Tensor], Tensor] = tf.sigmoid
-
-    def sigmoid(self, x: Tensor) -> Tensor:
-        """See `cell.Operations`."""
-        return self.recurrent_activation(x)
-
-    def tanh(self, x: Tensor) -> Tensor:
-        """See `cell.Operations`."""
-        return self.activation(x)
-
-    def where(self, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """See `cell.Operations`."""
-        return tf.where(condition, x, y)
-
-    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """See `cell.Operations`."""
-        return tuple(tf.split(x, parts, axis=-1))
+OPERATIONS = cell.Operations(tf.sigmoid, tf.tanh, tf.where, partial(tf.split, axis=-1))
 
 
 class Weights(NamedTuple):
@@ -94,7 +74,7 @@ class Loop:
     """
 
     spec: Spec
-    operations: Operations
+    operations: cell.Operations
     dropout: Tensor | None
     keep: bool
 

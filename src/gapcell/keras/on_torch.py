@@ -29,7 +29,7 @@ def run(
     kernel, recurrent_kernel, bias, recurrent_bias = parameters
     weights = stack.Parameters(_as_conv(kernel), _as_conv(recurrent_kernel), bias, recurrent_bias)
     layers = tuple(part[None] for part in state)
-    operations = None if activations is None else plain.Operations(*activations)
+    operations = None if activations is None else plain.OPERATIONS._replace(**activations._asdict())
     scales = Scales(None, (dropout,), ())
     y, last = stack.run([spec], spec, [weights], x, coverage, layers, scales, operations=operations)
     return y, tuple(part[0] for part in last)

@@ -5,8 +5,7 @@ Everywhere else `gapcell.torch.recurrence` computes the same faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,37 +13,13 @@ from torch import Tensor
 from gapcell import cell
 from gapcell.torch.plan import Inputs, Plan
 
-__all__ = ["Operations", "run", "scan"]
+__all__ = ["OPERATIONS", "run", "scan"]
 
 
-@dataclass(frozen=True)
-class Operations:
-    """What `gapcell.cell` asks for, with the activations that Keras lets its users exchange."""
-
-    activation: Callable[[Tensor], Tensor] = torch.tanh
-    recurrent_activation: Callable[[Tensor], Tensor] = torch.sigmoid
-
-    def sigmoid(self, x: Tensor) -> Tensor:
-        """See `cell.Operations`."""
-        return self.recurrent_activation(x)
-
-    def tanh(self, x: Tensor) -> Tensor:
-        """See `cell.Operations`."""
-        return self.activation(x)
-
-    def where(self, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """See `cell.Operations`."""
-        return torch.where(condition, x, y)
-
-    def split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """See `cell.Operations`."""
-        return x.chunk(parts, -1)
+OPERATIONS = cell.Operations(torch.sigmoid, torch.tanh, torch.where, partial(torch.chunk, dim=-1))
 
 
-_OPERATIONS = Operations()
-
-
-def run(plan: Plan, inputs: Inputs, operations: Operations = _OPERATIONS) -> tuple[Tensor, ...]:
+def run(plan: Plan, inputs: Inputs, operations: cell.Operations = OPERATIONS) -> tuple[Tensor, ...]:
     """The recurrence over computed pairs.
 
     Args:
@@ -71,7 +46,7 @@ def run(plan: Plan, inputs: Inputs, operations: Operations = _OPERATIONS) -> tup
     return (hs, *(torch.cat([part[index] for part in parts]) for index in range(len(state))))
 
 
-def scan(plan: Plan, inputs: Inputs, operations: Operations = _OPERATIONS) -> tuple[Tensor, ...]:
+def scan(plan: Plan, inputs: Inputs, operations: cell.Operations = OPERATIONS) -> tuple[Tensor, ...]:
     """The recurrence over all steps through torch's scan operator, which keeps their number dynamic in an export.
 
     Args:
@@ -108,7 +83,7 @@ def _from_input(plan: Plan, inputs: Inputs) -> Tensor:
 def _step(
     plan: Plan,
     inputs: Inputs,
-    operations: Operations,
+    operations: cell.Operations,
     from_input: Tensor,
     state: cell.State,
     update: Tensor | None,

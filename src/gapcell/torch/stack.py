@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from gapcell import arrays, masks, observed
+from gapcell import arrays, cell, masks, observed
 from gapcell.spec import Spec
 from gapcell.torch import plain, recurrence
 from gapcell.torch.dropout import Scales
@@ -43,7 +43,7 @@ def run(
     state: State,
     scales: Scales,
     *,
-    operations: plain.Operations | None = None,
+    operations: cell.Operations | None = None,
 ) -> tuple[Tensor, State]:
     """Run every layer.
 
@@ -89,7 +89,7 @@ class _Direction:
     spec: Spec
     parameters: Parameters
     dropout: Tensor | None
-    operations: plain.Operations | None
+    operations: cell.Operations | None
     hold: bool
     reverse: bool
 
@@ -151,7 +151,7 @@ class _Direction:
             update = masks.expand(update, x.ndim).transpose(0, 1)
         plan = Plan.of(self.spec, tuple(x.shape[2:-1]), ())
         inputs = self._inputs(plan, x.transpose(0, 1), state, self.dropout, update)
-        hs, *final = plain.scan(plan, inputs, self.operations or plain.Operations())
+        hs, *final = plain.scan(plan, inputs, self.operations or plain.OPERATIONS)
         if update is not None and not self.hold:
             hs = torch.where(update, hs, 0)
         return hs.transpose(0, 1).to(inputs.x.dtype), tuple(final)
