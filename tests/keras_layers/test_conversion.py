@@ -113,6 +113,17 @@ def test_a_model_without_such_a_layer_is_refused():
         convert(keras.Sequential([keras.Input((4, 5, C)), ConvLSTM1D(F, 3)]))
 
 
+def test_what_is_left_is_named():
+    class Mine(keras.layers.ConvLSTM1D):
+        pass
+
+    model = keras.Sequential(
+        [keras.Input((4, 5, C)), Mine(F, 3, return_sequences=True, name="own"), keras.layers.ConvLSTM1D(F, 3)]
+    )
+    with pytest.warns(UserWarning, match="left as they are: own; subclasses of"):
+        convert(model)
+
+
 def test_a_subclassed_model_is_refused():
     class Mine(keras.Model):
         def call(self, x):

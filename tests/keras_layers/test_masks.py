@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gapcell import masks
-from gapcell.keras import Bidirectional, ConvGRU1D, ConvLSTM1D, ConvLSTM2D, MaskNaN
+from gapcell.keras import Bidirectional, ConvGRU1D, ConvLSTM1D, ConvLSTM2D, MaskNaN, SiteMask, StepMask
 from keras_layers.running import BACKEND, C, F, N, T, batch, masks_of, numpy, randomised, spoiled
 
 
@@ -118,6 +118,78 @@ def test_a_carried_mask_is_read_beside_an_initial_state():
     layer = made(x.shape)
     y = layer(keras.layers.Masking()(x), initial_state=state)
     np.testing.assert_array_equal(numpy(y), numpy(layer(x, initial_state=state, mask=(x != 0).any(-1))))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_carried_mask_is_read_beside_an_initial_state_also_when_compiled(wrapped):
+    """On JAX a traced array cannot carry an attribute: Keras keeps masks elsewhere."""
+    x = batch()
+    x[:, 1] = 0
+    state = np.ones((N, 5, F), "float32")
+    layer = made(x.shape)
+    if wrapped:
+        layer = Bidirectional(layer)
+        layer.build(x.shape)
+    inputs, given = keras.Input(x.shape[1:]), keras.Input((5, F))
+    model = keras.Model(
+        [inputs, given], layer(keras.layers.Masking()(inputs), initial_state=[given] * (4 if wrapped else 2))
+    )
+    want = layer(x, initial_state=[state] * (4 if wrapped else 2), mask=(x != 0).any(-1))
+    np.testing.assert_allclose(model.predict([x, state], verbose=0), numpy(want), atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(3, 4, 5), (1, 4, 4), (4, 4, 4)], ids=str)
+def test_the_loss_of_an_output_with_sites_needs_a_mask_of_sites(sizes):
+    """Keras multiplies a loss (N, T, L) by a mask (N, T): that raises, or is wrong where the sizes happen to fit."""
+    rows, steps, sites = sizes
+    x = np.random.default_rng(0).normal(size=(*sizes, C)).astype("float32")
+    mask = np.random.default_rng(1).random((rows, steps)) < 0.6
+    inputs, said = keras.Input((steps, sites, C)), keras.Input((steps,), dtype="bool")
+    y = SiteMask()(ConvLSTM1D(F, 3, padding="same", return_sequences=True)(inputs, mask=said))
+    model = keras.Model([inputs, said], y)
+    model.compile(loss="mse")
+    target = np.ones((*sizes, F), "float32")
+    want = ((numpy(model([x, mask])) - target) ** 2)[mask].mean()
+    assert model.evaluate([x, mask], target, verbose=0) == pytest.approx(want, rel=1e-5)
+
+
+def test_layers_that_know_steps_only_get_a_mask_of_steps():
+    x = batch()
+    x[0, 1], x[1, 2:], x[2, :, 3] = np.nan, np.nan, np.nan
+    layers = keras.layers
+    head = [layers.TimeDistributed(layers.Flatten()), layers.LSTM(2), layers.Dense(1)]
+    model = keras.Sequential([keras.Input(x.shape[1:]), MaskNaN(), made(x.shape), StepMask(), *head])
+    model.compile("sgd", "mse")
+    model.fit(x, np.zeros((N, 1), "float32"), verbose=0)
+    changed = model.predict(x, verbose=0)
+    x[0, 1, 0] = np.nan  # still
+    np.testing.assert_array_equal(model.predict(x, verbose=0), changed)
+    assert np.isfinite(changed).all()
+    found = StepMask().compute_mask(None, keras.ops.convert_to_tensor(masks_of(x)["element"]))
+    np.testing.assert_array_equal(numpy(found), masks_of(x)["element"].any((2, 3)))
+
+
+def test_both_directions_of_channels_first_are_joined_on_the_channels():
+    x = batch(2)
+    mask = masks_of(x)["site"]
+    options = {"padding": "same", "return_state": True}
+    last, first = (
+        Bidirectional(ConvLSTM2D(F, 3, return_sequences=True, data_format=name, **options))
+        for name in ("channels_last", "channels_first")
+    )
+    last.build(x.shape)
+    first.build(np.moveaxis(x, -1, 2).shape)
+    randomised(last)
+    first.set_weights(last.get_weights())
+    moved = np.moveaxis(spoiled(x, mask), -1, 2)
+    got, want = numpy(first(moved, mask=mask)), numpy(last(spoiled(x, mask), mask=mask))
+    np.testing.assert_allclose(np.moveaxis(got[0], 2, -1), want[0], atol=1e-6)
+    assert [part.shape for part in got] == list(first.compute_output_shape(moved.shape))
+
+
+def test_bidirectional_refuses_other_layers():
+    with pytest.raises(ValueError, match=r"`layer` is a LSTM, expected .* use keras.layers.Bidirectional"):
+        Bidirectional(keras.layers.LSTM(3))
 
 
 def test_layers_in_a_row_obey_one_mask():

@@ -75,6 +75,25 @@ def test_no_steps_give_the_state_back():
     np.testing.assert_array_equal(numpy(c), state[1])
 
 
+def test_a_series_without_events_gives_what_the_state_holds():
+    x = np.zeros((N, 0, C), "float32")
+    state = [np.random.default_rng(seed).normal(size=(N, 3, F)).astype("float32") for seed in (2, 3)]
+    layer = made((N, 7, C), window=3, return_sequences=False, return_state=True)
+    y, h, _ = numpy(layer(x, initial_state=state))
+    np.testing.assert_array_equal(y, state[0][:, -1])
+    np.testing.assert_array_equal(h, state[0])
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow's graphs have sizes that are not known")
+def test_stateful_needs_its_batch_also_where_a_graph_does_not_know_it():
+    import tensorflow as tf
+
+    layer = made((N, T, 5, C), stateful=True)
+    call = tf.function(layer, input_signature=[tf.TensorSpec((None, None, 5, C))])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="with stateful=True every batch has the size"):
+        call(batch()[:2])
+
+
 @pytest.mark.parametrize(
     ("state", "said"),
     [

@@ -11,7 +11,16 @@ import pytest
 
 import gapcell
 import gapcell.keras
-from gapcell.keras import BatchNormalization, Bidirectional, ConvGRU1D, ConvLSTM1D, ConvLSTM2D, MaskNaN
+from gapcell.keras import (
+    BatchNormalization,
+    Bidirectional,
+    ConvGRU1D,
+    ConvLSTM1D,
+    ConvLSTM2D,
+    MaskNaN,
+    SiteMask,
+    StepMask,
+)
 from keras_layers.running import BACKEND, C, F, batch, randomised
 
 OPTIONS = {
@@ -51,7 +60,9 @@ def test_a_config_makes_the_same_layer(kind, options):
             assert getattr(again, name) == value, name
 
 
-@pytest.mark.parametrize("layer", [MaskNaN(axis=2, name="mine"), BatchNormalization(momentum=0.5, name="ours")])
+@pytest.mark.parametrize(
+    "layer", [MaskNaN(axis=2, name="mine"), BatchNormalization(momentum=0.5, name="ours"), SiteMask(axis=2), StepMask()]
+)
 def test_a_config_of_the_other_layers_does_too(layer):
     serialized = keras.saving.serialize_keras_object(layer)
     assert keras.saving.deserialize_keras_object(serialized).get_config() == layer.get_config()

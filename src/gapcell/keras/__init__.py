@@ -9,9 +9,10 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("gapcell.keras needs Keras 3: pip install 'gapcell[keras]' and a backend of Keras's") from error
 
+from gapcell.keras.bidirectional import Bidirectional
 from gapcell.keras.conversion import convert
 from gapcell.keras.layers import ConvGRU1D, ConvGRU2D, ConvGRU3D, ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
-from gapcell.keras.masking import BatchNormalization, Bidirectional, MaskNaN
+from gapcell.keras.masking import BatchNormalization, MaskNaN, SiteMask, StepMask
 
 __all__ = [
     "BatchNormalization",
@@ -23,5 +24,7 @@ __all__ = [
     "ConvLSTM2D",
     "ConvLSTM3D",
     "MaskNaN",
+    "SiteMask",
+    "StepMask",
     "convert",
 ]

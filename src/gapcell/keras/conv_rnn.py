@@ -216,6 +216,7 @@ class ConvRNN(keras.layers.RNN):
         *,
         lengths: Tensor | None = None,
         domain: Tensor | None = None,
+        sequences_mask: Tensor | None = None,
     ) -> Any:
         """Run the layer; shapes and meaning of every argument are in the class docstring.
 
@@ -226,6 +227,8 @@ class ConvRNN(keras.layers.RNN):
             training: whether dropout acts.
             lengths: which steps exist; None: all.
             domain: which sites exist; None: all.
+            sequences_mask: the mask that `sequences` carries, which Keras passes under this name where there are other
+                tensors among the arguments; `mask` goes before it.
 
         Returns:
             The output, and with `return_state` a tuple of it and the last states.
@@ -233,14 +236,13 @@ class ConvRNN(keras.layers.RNN):
         self._check_shape(sequences.shape)
         if self.unroll and sequences.shape[1] is None:
             raise ValueError(f"`unroll` needs to know the number of steps, but `sequences` has shape {sequences.shape}")
-        if mask is None:
-            # Keras passes this on itself only where `sequences` is the only tensor among the arguments.
-            mask = getattr(sequences, "_keras_mask", None)
+        mask = sequences_mask if mask is None else mask
         spec = self._spec()
         mask = None if mask is None else self._fitted(mask, sequences)
         coverage = observed.resolve(spec, sequences, mask, lengths, domain, channel_axis=self._channel_axis)
         x = ops.moveaxis(sequences, self._channel_axis, -1) if self._channels_first else sequences
-        y, last = self.cell.run(x, coverage, self._initial_state(initial_state, x), spec, training)
+        state = self._initial_state(initial_state, x)
+        y, last = self.cell.run(x, coverage, state, spec, training)
         last = [self._to_caller(part, 1) for part in last]
         if self.stateful:
             for held, part in zip(self._held(), last, strict=True):
@@ -249,7 +251,7 @@ class ConvRNN(keras.layers.RNN):
         if self.return_sequences:
             output = self._to_caller(y, 2)
         else:
-            output = y[:, -1] if self.window is not None else last[0]
+            output = last[0] if self.window is None else _last_event(y, state[0])
         return (output, *last) if self.return_state else output
 
     def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
@@ -384,3 +386,10 @@ class ConvRNN(keras.layers.RNN):
         if len(mask.shape) > 2:
             mask = ops.any(mask, -1)
         return ops.flip(mask, 1) if self.go_backwards else mask
+
+
+def _last_event(y: Tensor, h: Tensor) -> Tensor:
+    """The output (N, F) of the last event; of none, what the initial state h holds there."""
+    if y.shape[1] not in (0, None):
+        return y[:, -1]
+    return ops.concatenate([ops.cast(h[:, -1:], y.dtype), y], axis=1)[:, -1]

@@ -31,10 +31,12 @@ def convert(model: keras.Model) -> keras.Model:
     Returns:
         A new model of the same names and weights. Without a mask its outputs are the same; with one, they are what
         the mask promises. It is compiled as `model` was, with a fresh optimizer; a loss or metric that Keras cannot
-        copy (a function that is not registered) leaves it uncompiled, with a warning.
+        copy (a function that is not registered) leaves it uncompiled, with a warning. States of stateful layers
+        begin anew.
 
     Raises:
-        ValueError: the model is neither Sequential nor functional, or has no such layer.
+        ValueError: the model is neither Sequential nor functional, or has no such layer; from Keras: a Lambda layer
+            holds a Python lambda, which it copies only after keras.config.enable_unsafe_deserialization().
     """
     if not isinstance(model, keras.Sequential | _Functional):
         raise ValueError(
@@ -53,7 +55,16 @@ def convert(model: keras.Model) -> keras.Model:
     with _uncompiled(model):
         converted = keras.models.clone_model(model, clone_function=ours_or_same, recursive=True)
     if not found:
-        raise ValueError("`model` has no keras.layers.ConvLSTM1D, ConvLSTM2D or ConvLSTM3D to convert")
+        raise ValueError(
+            "`model` has no keras.layers.ConvLSTM1D, ConvLSTM2D or ConvLSTM3D to convert (a subclass of them, or one "
+            "that a custom layer makes itself, cannot be exchanged from outside)"
+        )
+    left = [layer.name for layer in converted._flatten_layers() if isinstance(layer, tuple(_OURS))]
+    if left:
+        surprises.warn(
+            f"left as they are: {', '.join(left)}; subclasses of Keras's ConvLSTM layers, and what a custom layer "
+            "makes itself, cannot be exchanged from outside"
+        )
     if model.built:
         converted.set_weights(model.get_weights())
     if model.compiled:

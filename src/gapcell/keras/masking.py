@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-__all__ = ["BatchNormalization", "Bidirectional", "MaskNaN"]
+__all__ = ["BatchNormalization", "MaskNaN", "SiteMask", "StepMask"]
 
 Tensor = Any
 
@@ -81,54 +80,68 @@ def _leading(mask: Tensor, ndim: int) -> Tensor:
     return mask
 
 
-_MERGES: dict[str | None, Callable[[Tensor, Tensor], tuple[Tensor, ...]]] = {
-    "concat": lambda ahead, back: (ops.concatenate([ahead, back], axis=-1),),
-    "sum": lambda ahead, back: (ahead + back,),
-    "ave": lambda ahead, back: ((ahead + back) / 2,),
-    "mul": lambda ahead, back: (ahead * back,),
-    None: lambda ahead, back: (ahead, back),
-}
+@keras.saving.register_keras_serializable(package="gapcell")
+class StepMask(keras.layers.Layer):
+    r"""Hands on a mask of sites or values as one of steps: True where anything of a step is observed.
+
+    The output is the input. Put it before layers that know steps only, such as TimeDistributed(Flatten()) and
+    keras.layers.LSTM.
+
+    Args:
+        kwargs: of keras.layers.Layer.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """The input; a copy, as Keras leaves a tensor the mask that it has."""
+        return ops.copy(inputs)
+
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
+        """(N, T), whatever the rank of `mask`."""
+        if mask is None or len(mask.shape) == 2:
+            return mask
+        return ops.any(ops.cast(mask, "bool"), axis=list(range(2, len(mask.shape))))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """That of the input."""
+        return input_shape
 
 
 @keras.saving.register_keras_serializable(package="gapcell")
-class Bidirectional(keras.layers.Bidirectional):
-    """keras.layers.Bidirectional that takes `lengths` and `domain`, and hands on the mask of its layer's output.
+class SiteMask(keras.layers.Layer):
+    r"""Hands on a mask of steps as one of sites, which a loss of an output (N, T, \*S, F) needs.
 
-    Keras's own hands on the mask of the input, which is the same for a mask of steps; of sites it is another one where
-    strides or "valid" leave fewer, and of elements always. Arguments are those of keras.layers.Bidirectional; it wraps
-    the layers of this package.
+    The output is the input. Keras multiplies the loss (N, T, \*S) by the mask, which for a mask (N, T) fails, or where
+    N, T and the sites are alike gives a wrong loss.
+
+    Args:
+        axis: of the channels; -1, or 2 for channels_first.
+        kwargs: of keras.layers.Layer.
     """
 
-    def call(
-        self,
-        sequences: Tensor,
-        initial_state: Any = None,
-        mask: Tensor | None = None,
-        training: bool | None = None,
-        *,
-        lengths: Tensor | None = None,
-        domain: Tensor | None = None,
-    ) -> Any:
-        """Run both directions; arguments as in keras.layers.Bidirectional, and of ConvRNN's call."""
-        states = (None, None)
-        if initial_state is not None:
-            half = len(initial_state) // 2
-            states = (initial_state[:half], initial_state[half:])
-        said = {"mask": mask, "training": bool(training), "lengths": lengths, "domain": domain}
-        (ahead, *last), (back, *last_back) = (
-            keras.tree.flatten(layer(sequences, initial_state=state, **said))
-            for layer, state in zip((self.forward_layer, self.backward_layer), states, strict=True)
-        )
-        if self.return_sequences:
-            back = ops.flip(back, axis=1)
-        outputs = (*_MERGES[self.merge_mode](ahead, back), *last, *last_back)
-        return outputs if len(outputs) > 1 else outputs[0]
+    def __init__(self, axis: int = -1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axis = axis
+        self.supports_masking = True
 
-    def compute_mask(self, _: Tensor, mask: Any = None) -> Any:
-        """The mask of the output, for each tensor that the layer returns."""
-        found = self.forward_layer.compute_mask(_, mask)
-        found = found[0] if isinstance(found, list | tuple) else found
-        outputs = [found] if self.merge_mode else [found, found]
-        if self.return_state:
-            outputs += [None] * 2 * self.forward_layer.state_count
-        return outputs if len(outputs) > 1 else found
+    def call(self, inputs: Tensor) -> Tensor:
+        """The input; a copy, as Keras leaves a tensor the mask that it has."""
+        return ops.copy(inputs)
+
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
+        r"""(N, T, \*S): the mask of steps at every site, or one of sites as it is."""
+        if mask is None:
+            return None
+        somewhere = ops.ones_like(ops.take(inputs, 0, axis=self.axis), dtype="bool")
+        return ops.logical_and(_leading(ops.cast(mask, "bool"), len(somewhere.shape)), somewhere)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """That of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Every argument, for `from_config`."""
+        return {**super().get_config(), "axis": self.axis}

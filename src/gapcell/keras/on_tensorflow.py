@@ -31,6 +31,7 @@ def run(
     """Run the layer; see `engine.Engine.run`."""
     if coverage.elements is not None:
         coverage = coverage._replace(elements=_of_size(coverage.elements, x))
+    state = tuple(_as_many_rows(part, x) for part in state)
     seen = observed.see(spec, x, coverage)
     x, update = seen.x, seen.update
     if seen.domain is not None:
@@ -84,6 +85,20 @@ def _of_size(mask: Tensor, x: Tensor) -> Tensor:
     same = tf.debugging.assert_equal(tf.shape(mask), sizes, "`mask` has other rows or steps than the input")
     with tf.control_dependencies([same]):  # XLA drops it, but refuses to reshape
         return tf.ensure_shape(tf.reshape(mask, sizes), (*x.shape[:2], *mask.shape[2:]))
+
+
+def _as_many_rows(state: Tensor, x: Tensor) -> Tensor:
+    """Refuse when it runs a state, as of a stateful layer, of another batch size, which a graph did not know."""
+    if None not in (x.shape[0], state.shape[0]):
+        return state
+    same = tf.debugging.assert_equal(
+        tf.shape(state)[0],
+        tf.shape(x)[0],
+        "the initial state has another number of rows than the input; with stateful=True every batch has the "
+        "size of the first",
+    )
+    with tf.control_dependencies([same]):
+        return tf.identity(state)
 
 
 def _padded(spec: Spec, x: Tensor) -> Tensor:
