@@ -157,6 +157,7 @@ def main() -> None:
     result: dict[str, Any] = {**surroundings(), **versions, "repeats": options.repeats, "shapes": {}}
     if options.out.exists():  # what is measured anew replaces what is in the file
         result["shapes"] = json.loads(options.out.read_text(encoding="utf-8"))["shapes"]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for variant in options.variants:
             part = Path(folder) / "part.json"
@@ -165,8 +166,7 @@ def main() -> None:
             subprocess.run([*command, "--repeats", str(options.repeats)], env=environment, check=True)
             measured = json.loads(part.read_text(encoding="utf-8"))
             result["shapes"][variant] = result["shapes"].get(variant, {}) | measured
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -126,6 +126,17 @@ def test_steps_taken_in_many_chunks_give_the_same(name, monkeypatch):
         check(law, TorchLayer(channels_last=True), build(name), PlainLayer())
 
 
+@pytest.mark.parametrize("rows", [2, 4, 5, 6, 8])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_chunk_may_begin_where_rows_end(cell, rows, monkeypatch):
+    """Steps of two rows each behind one of three: what they read of the states before is not one piece."""
+    spec = make_spec(cell=cell)
+    case = make_case(spec, "step", N=4, T=8)
+    case.mask[:] = np.arange(8) < np.array([[8], [8], [3], [2]])
+    monkeypatch.setattr(recurrence, "_CHUNK", rows * spec.gates * spec.filters * case.x.shape[2])
+    check(13, TorchLayer(channels_last=True), case, PlainLayer())
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_more_steps_than_one_chunk_holds(cell):
     """Here sums are long, so float32 has to be careful to stay within twice the plain form's error."""

@@ -208,7 +208,8 @@ class _Backward:
 
     def _entered(self, chunk: list[Span]) -> Tensor:
         """What the recurrent convolution read at the chunk's steps."""
-        even = chunk[0].count == chunk[-1].count and chunk[0].previous >= 0
+        # One piece of hs where as many rows run at every step, the one before the chunk included.
+        even = chunk[0].previous >= 0 and chunk[0].offset - chunk[0].previous == chunk[0].count == chunk[-1].count
         if even and self.inputs.dropout is None:
             first, last = chunk[0].before.start, chunk[-1].before.stop
             return self.plan.enter_state(self.states.hs[first:last], None)
