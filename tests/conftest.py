@@ -35,6 +35,18 @@ def no_compiled_functions_left() -> Iterator[None]:
         sys.modules["jax"].clear_caches()
 
 
+@pytest.fixture
+def no_kernel() -> Iterator[None]:
+    """Without the compiled kernel, also where it is built."""
+    from gapcell import native
+
+    if native.active().name == "off":
+        yield
+    else:
+        with native.using("off"):
+            yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of data sets that are used but never copied into the project."""

@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 
 import gapcell
-from gapcell import cli, commands, detect
+from gapcell import cli, commands, detect, native
 from gapcell.cli import main
 from gapcell.detect.simulate import Simulation
 
@@ -110,7 +110,9 @@ def test_info_tells_versions_and_the_kernel_without_importing_anything() -> None
     assert lines["torch"] == metadata.version("torch")
     assert lines["numpy"] == metadata.version("numpy")
     assert lines["gapcell"] == gapcell.__version__
-    assert lines["kernel"] == "pure PyTorch: the compiled kernel is not built yet"
+    active = native.active()
+    path = "pure PyTorch" if active.name == "off" else f"compiled, {active.name}"
+    assert lines["kernel"] == f"{path}: {active.reason}"
 
 
 # what is missing

@@ -16,7 +16,7 @@ FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "polars", "sklearn", "altai
 # Lowest first. A module or package imports from the layers below its own only, and within a package freely.
 LAYERS = (
     {"spec", "arrays", "files"},
-    {"masks", "cell", "reference", "surprises"},
+    {"masks", "cell", "reference", "surprises", "native"},
     {"observed"},
     {"gapcell"},  # the package itself: Spec, masks and the version
     {"torch", "jax"},
@@ -34,9 +34,10 @@ ONLY = {
     "cell": {"spec"},
     "reference": {"spec"},
     "surprises": {"spec"},
+    "native": {"spec"},
     "observed": {"arrays", "masks", "spec", "surprises"},
-    "torch": {"arrays", "cell", "masks", "observed", "spec", "surprises"},
-    "jax": {"arrays", "cell", "masks", "observed", "spec", "surprises"},
+    "torch": {"arrays", "cell", "masks", "native", "observed", "spec", "surprises"},
+    "jax": {"arrays", "cell", "masks", "native", "observed", "spec", "surprises"},
     "keras": {"arrays", "cell", "jax", "masks", "observed", "spec", "surprises", "torch"},
 }
 PUBLIC = {
@@ -50,6 +51,7 @@ PUBLIC = {
     "jax",
     "jax.modules",
     "keras",
+    "native",
     "detect",
 }  # what users import from
 VAGUE = {"utils", "util", "helpers", "helper", "base", "common", "manager", "config", "misc", "tools"}

@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 
-from gapcell import __version__
+from gapcell import __version__, native
 
 PACKAGES = {  # what is looked up: (distributions that provide it, the extra that installs it)
     "numpy": (("numpy",), None),
@@ -67,6 +67,9 @@ def version_of(distributions: tuple[str, ...]) -> str | None:
 
 def kernel() -> Kernel:
     """Which implementation runs a layer here."""
+    active = native.active()
+    if active.name != "off":
+        return Kernel(f"compiled, {active.name}", active.reason)
     if version_of(("torch",)) is None:
         return Kernel("NumPy reference", "PyTorch is not installed: pip install 'gapcell[torch]'")
-    return Kernel("pure PyTorch", "the compiled kernel is not built yet")
+    return Kernel("pure PyTorch", active.reason)

@@ -1,4 +1,7 @@
-"""Law 14, counted instead of timed: the rows that reach a convolution are the observed (row, step) pairs."""
+"""Law 14, counted instead of timed: the rows that reach a convolution are the observed (row, step) pairs.
+
+Of the path without the compiled kernel; tests/native has the kernel's.
+"""
 
 from collections import Counter
 
@@ -11,6 +14,8 @@ import torch
 from gapcell.torch import ConvGRU1d, ConvLSTM1d, ConvLSTM2d
 from gapcell.torch.convolution import Convolution
 from gapcell.torch.rows import Rows
+
+pytestmark = pytest.mark.usefixtures("no_kernel")
 
 KINDS = [ConvLSTM1d, ConvGRU1d, ConvLSTM2d]
 N, T = 6, 8

@@ -229,6 +229,7 @@ def test_shapes_that_change_leave_no_pile_of_buffers():
         pool.limit = limit
 
 
+@pytest.mark.usefixtures("no_kernel")
 def test_dropping_the_output_frees_what_was_stored_without_the_garbage_collector():
     layer = ConvLSTM1d(2, 3, 3, num_layers=2, bidirectional=True)
     x, mask = example(0)

@@ -42,6 +42,17 @@ def test_one_draw_drops_a_channel_of_a_sequence_at_every_step_and_site(kind, whe
     torch.testing.assert_close(output, layer.eval()(x, mask=mask)[0], rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", CELLS)
+def test_an_empty_batch_trains(kind, dtype):
+    layer = kind(2, 3, 3, input_dropout=0.5, recurrent_dropout=0.5, dtype=dtype)
+    x = torch.randn(0, 4, 2, 5, dtype=dtype, requires_grad=True)
+    output, _ = layer(x, mask=torch.ones(0, 4, dtype=torch.bool))
+    output.sum().backward()
+    assert (output.shape, x.grad.shape) == ((0, 4, 3, 5), x.shape)
+    assert all(not parameter.grad.any() for parameter in layer.parameters())
+
+
 @pytest.mark.parametrize("where", DROPOUTS)
 @pytest.mark.parametrize("kind", [*CELLS, ConvLSTM2d])
 def test_the_draw_does_not_depend_on_steps_sites_or_mask(kind, where):

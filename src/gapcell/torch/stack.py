@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from gapcell import arrays, cell, masks, observed
 from gapcell.spec import Spec
-from gapcell.torch import plain, recurrence
+from gapcell.torch import kernel, plain, recurrence
 from gapcell.torch.dropout import Scales
 from gapcell.torch.plan import Inputs, Plan
 from gapcell.torch.rows import Rows
@@ -124,6 +124,8 @@ class _Direction:
         traced = _traced(x)
         if traced and torch.compiler.is_exporting():
             return self._scanned(x, update, state)
+        if not traced and self.operations is None and kernel.serves(x, self._type(x), state):
+            return self._on_kernel(x, update, state)
         if traced or update is None:
             rows = Rows.everything(samples, steps)
         else:
@@ -145,6 +147,15 @@ class _Direction:
         output = rows.unpack(hs.to(inputs.x.dtype), inputs.h if self.hold else None)
         return output, tuple(rows.unsort(part) for part in final)
 
+    def _on_kernel(self, x: Tensor, update: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """`_sites` on the compiled kernel, which finds its way through the gaps itself."""
+        weights = self._weights(self._type(x))
+        how = kernel.Run(self.spec, self.hold)
+        h, c = (*state, None)[:2]
+        output, final = kernel.run(how, kernel.Arguments(x.to(self._type(x)), h, c, *weights, self.dropout, update))
+        output = output.to(self._type(x))
+        return output, tuple(part.to(state[0].dtype) for part in final)
+
     def _scanned(self, x: Tensor, update: Tensor | None, state: State) -> tuple[Tensor, State]:
         """`_sites` for an exporter: no loop that would freeze T, nothing that looks at values."""
         if update is not None:
@@ -157,19 +168,27 @@ class _Direction:
         return hs.transpose(0, 1).to(inputs.x.dtype), tuple(final)
 
     def _inputs(self, plan: Plan, x: Tensor, state: State, scale: Tensor | None, update: Tensor | None) -> Inputs:
-        weight_ih, weight_hh, bias, recurrent_bias = self.parameters
-        low = autocast_dtype(x) or x.dtype
+        low = self._type(x)
+        weight_ih, weight_hh, bias, recurrent_bias = self._weights(low)
         return Inputs(
             x=plan.pad_input(x).to(low),
             h=state[0],
             c=state[1] if len(state) > 1 else None,
-            weight_ih=weight_ih.to(low),
-            weight_hh=weight_hh.to(low),
-            bias=None if bias is None else bias.to(low),
+            weight_ih=weight_ih,
+            weight_hh=weight_hh,
+            bias=bias,
             recurrent_bias=recurrent_bias,
             dropout=scale,
             update=update,
         )
+
+    def _type(self, x: Tensor) -> torch.dtype:
+        """What convolutions compute in."""
+        return autocast_dtype(x) or x.dtype
+
+    def _weights(self, low: torch.dtype) -> Parameters:
+        weight_ih, weight_hh, bias, recurrent_bias = self.parameters
+        return Parameters(weight_ih.to(low), weight_hh.to(low), None if bias is None else bias.to(low), recurrent_bias)
 
 
 def _traced(x: Tensor) -> bool:

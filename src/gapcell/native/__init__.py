@@ -1,0 +1,9 @@
+"""The compiled CPU kernel: one layer in one direction, forward and backward, over NumPy-like arrays.
+
+Optional: where it was not built, or this machine cannot run it, `active` says why and everything else works without it.
+"""
+
+from gapcell.native.layer import Layer, Weights
+from gapcell.native.library import Active, active, choose, idle_bytes, peak_flops, release_idle, using
+
+__all__ = ["Active", "Layer", "Weights", "active", "choose", "idle_bytes", "peak_flops", "release_idle", "using"]

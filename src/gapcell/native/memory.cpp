@@ -1,0 +1,132 @@
+#include "memory.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <utility>
+
+namespace gapcell {
+namespace {
+
+constexpr uint64_t kAlignment = 64;
+constexpr uint64_t kIdleLimit = uint64_t{256} << 20;
+
+struct Piece {
+  void *data;
+  uint64_t bytes;
+};
+
+struct Pool {
+  std::mutex lock;
+  std::vector<Piece> idle;
+  uint64_t bytes = 0;
+  pid_t process = getpid();
+};
+
+std::atomic<Pool *> current{nullptr};
+
+// A child of fork may have got the lock in its locked state, held by a thread that it does not have: it starts with a
+// pool of its own. The old one is left alone, and so is its memory.
+Pool &pool() {
+  Pool *found = current.load(std::memory_order_acquire);
+  while (!found || found->process != getpid()) {
+    Pool *fresh = new Pool;
+    if (current.compare_exchange_strong(found, fresh)) return *fresh;
+    delete fresh;
+  }
+  return *found;
+}
+
+// Sizes are rounded up to few different ones, so that a batch of another size finds a piece that fits.
+uint64_t rounded(uint64_t bytes) {
+  uint64_t unit = kAlignment;
+  while (unit * 8 < bytes) unit *= 2;
+  return (bytes + unit - 1) / unit * unit;
+}
+
+Piece borrow(uint64_t bytes) {
+  {
+    Pool &from = pool();
+    std::lock_guard<std::mutex> hold(from.lock);
+    auto fits = [bytes](const Piece &piece) { return piece.bytes >= bytes && piece.bytes <= 2 * bytes; };
+    auto found = std::find_if(from.idle.begin(), from.idle.end(), fits);
+    if (found != from.idle.end()) {
+      Piece piece = *found;
+      from.idle.erase(found);
+      from.bytes -= piece.bytes;
+      return piece;
+    }
+  }
+  void *data = std::aligned_alloc(kAlignment, bytes);
+  if (!data) throw std::bad_alloc();
+  return {data, bytes};
+}
+
+void give_back(Piece piece) {
+  Pool &to = pool();
+  std::lock_guard<std::mutex> hold(to.lock);
+  to.idle.push_back(piece);
+  to.bytes += piece.bytes;
+  while (to.bytes > kIdleLimit) {  // the oldest goes first: a change of shapes empties the pool of what no longer fits
+    to.bytes -= to.idle.front().bytes;
+    std::free(to.idle.front().data);
+    to.idle.erase(to.idle.begin());
+  }
+}
+
+}  // namespace
+
+Memory::Memory(uint64_t bytes) {
+  if (bytes > SIZE_MAX / 4) throw std::bad_alloc();
+  Piece piece = borrow(rounded(bytes ? bytes : 1));
+  data_ = piece.data;
+  bytes_ = piece.bytes;
+}
+
+Memory::~Memory() {
+  if (data_) give_back({data_, bytes_});
+}
+
+Memory::Memory(Memory &&other) noexcept { *this = std::move(other); }
+
+Memory &Memory::operator=(Memory &&other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+void *Scratch::take(uint64_t bytes) {
+  constexpr uint64_t kLeast = uint64_t{128} << 10;
+  bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (bytes > free_bytes_) {
+    pieces_.emplace_back(std::max(bytes, kLeast));
+    free_ = static_cast<char *>(pieces_.back().data());
+    free_bytes_ = pieces_.back().bytes();
+  }
+  void *taken = free_;
+  free_ += bytes;
+  free_bytes_ -= bytes;
+  return taken;
+}
+
+void *take_bytes(Scratch &scratch, uint64_t bytes) { return scratch.take(bytes); }
+
+uint64_t idle_bytes() {
+  Pool &from = pool();
+  std::lock_guard<std::mutex> hold(from.lock);
+  return from.bytes;
+}
+
+void release_idle() {
+  Pool &from = pool();
+  std::lock_guard<std::mutex> hold(from.lock);
+  for (const Piece &piece : from.idle) std::free(piece.data);
+  from.idle.clear();
+  from.bytes = 0;
+}
+
+}  // namespace gapcell

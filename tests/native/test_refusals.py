@@ -1,0 +1,140 @@
+"""What does not fit is refused, by the binding and by the library itself, and the text says what was wanted."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from gapcell import Spec, native
+from gapcell.native import library
+
+if native.active().name == "off":
+    pytest.skip(f"no kernel: {native.active().reason}", allow_module_level=True)
+
+SPEC = Spec(rank=1, in_channels=3, filters=4, kernel_size=3)
+LAYER = native.Layer(SPEC, samples=2, steps=5, sites=(6,))
+
+
+def arrays(**changes) -> dict:
+    data = {name: np.zeros(shape, np.float32) for name, shape in SPEC.parameter_shapes().items()}
+    data |= {"x": np.zeros((2, 5, 6, 3), np.float32), "hs": np.zeros((2, 5, 6, 4), np.float32)}
+    return data | changes
+
+
+def forward(layer: native.Layer = LAYER, **changes) -> None:
+    data = arrays(**changes)
+    weights = {name: data.pop(name) for name in SPEC.parameter_shapes()}
+    layer.forward(weights, **data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"x": np.zeros((2, 5, 6, 4), np.float32)}, r"`x` has shape \(2, 5, 6, 4\), expected \(2, 5, 6, 3\)"),
+        ({"x": np.zeros((2, 5, 6, 3))}, "`x` has dtype float64, expected float32 or bfloat16"),
+        ({"x": np.zeros((2, 5, 3, 6), np.float32).swapaxes(2, 3)}, "`x` of shape .* is not contiguous"),
+        ({"x": [1.0]}, "`x` is a list, expected an array"),
+        ({"kernel": np.zeros((3, 4, 16), np.float32)}, r"`kernel` has shape \(3, 4, 16\), expected \(3, 3, 16\)"),
+        ({"update": np.zeros((2, 6), bool)}, r"`update` has shape \(2, 6\), expected \(2, 5\) or \(2, 5, 6\)"),
+        ({"observed": np.zeros((2, 5), np.float32)}, "`observed` has dtype float32, expected bool or uint8"),
+        ({"c": np.zeros((2, 6, 5), np.float32)}, r"`c` has shape"),
+        ({"wrong": np.zeros(3, np.float32)}, "`wrong` is not an array of this layer; it has bias, "),
+        ({"x": None}, "`x` is missing"),
+        ({"hs": None}, "`hs` is missing"),
+        ({"stored": np.zeros(64, np.uint8)}, "`stored` is given, but `store` is none"),
+    ],
+)
+def test_arrays(changes: dict, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        forward(**changes)
+
+
+def test_too_small_a_store() -> None:
+    layer = native.Layer(SPEC, samples=2, steps=5, sites=(6,), store="fp32")
+    needed = layer.stored_bytes()
+    with pytest.raises(ValueError, match=f"`stored` has 64 bytes, expected at least {needed}"):
+        forward(layer, stored=np.zeros(64, np.uint8))
+    with pytest.raises(ValueError, match="`stored` is missing"):
+        forward(layer)
+    unaligned = np.zeros(needed + 128, np.uint8)
+    unaligned = unaligned[64 - unaligned.ctypes.data % 64 + 4 :]
+    with pytest.raises(ValueError, match="`stored` does not begin at a multiple of 64 bytes"):
+        forward(layer, stored=unaligned)
+
+
+def test_backward_without_anything_kept() -> None:
+    data = arrays()
+    weights = {name: data.pop(name) for name in SPEC.parameter_shapes()}
+    with pytest.raises(ValueError, match="`store` is none: forward has kept nothing for backward"):
+        LAYER.backward(weights, **data)
+
+
+def test_weights_of_another_layer() -> None:
+    other = native.Layer(Spec(rank=1, in_channels=3, filters=5, kernel_size=3), samples=2, steps=5, sites=(6,))
+    shapes = other.spec.parameter_shapes()
+    packed = other.pack({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    data = arrays()
+    with pytest.raises(ValueError, match="`weights` were packed for a layer of other sizes"):
+        LAYER.forward(packed, x=data["x"], hs=data["hs"])
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"store": "fp16"}, "`store` is 'fp16', expected one of none, fp32, bf16, recompute"),
+        ({"held_output": "last"}, "`held_output` is 'last', expected one of zero, hold"),
+        ({"sites": (6, 6)}, r"`sites` is \(6, 6\), expected 1 of them"),
+    ],
+)
+def test_options(options: dict, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        native.Layer(SPEC, **{"samples": 2, "steps": 5, "sites": (6,), **options})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("version", 99, "the caller speaks interface version 99, this library version 1"),
+        ("cell", 2, "`cell` is 2, expected 0 to 1"),
+        ("rank", 4, "`rank` is 4, expected 1 to 3"),
+        ("threads", 0, "`threads` is 0, expected 1 to 1024"),
+        ("samples", -1, "`samples` is -1, expected 0 to"),
+        ("samples", 1 << 40, "is too large|bytes, expected"),
+        ("steps", 6, "`x` has 720 bytes, expected 864"),
+        ("channels", 0, "`channels` is 0, expected 1 to"),
+        ("filters", 1 << 24, "is too large|bytes, expected"),
+        ("sites", (ctypes.c_int64 * 3)(1 << 31, 1, 1), "`sites` is 2147483648, expected 1 to"),
+        ("output_sites", (ctypes.c_int64 * 3)(7, 1, 1), "`hs` has 960 bytes, expected 1120"),
+        ("kernel_size", (ctypes.c_int64 * 3)(1 << 30, 1, 1), "`kernel_size` is too large"),
+        ("stride", (ctypes.c_int64 * 3)(0, 1, 1), "`stride` is 0, expected 1 to"),
+        ("update_mask", 1, "`update` is missing"),
+        ("update_mask", 3, "`update_mask` is 3, expected 0 to 2"),
+    ],
+)
+def test_the_library_checks_for_itself(field: str, value, text: str) -> None:
+    struct, arguments = LAYER._arguments(arrays())
+    setattr(struct, field, value)
+    with pytest.raises(ValueError, match=text):
+        library.call("gapcell_forward", struct, arguments.words)
+
+
+def test_a_reserved_argument() -> None:
+    struct, arguments = LAYER._arguments(arrays())
+    rates = np.zeros(4, np.float32)
+    arguments.place("rates", rates.ctypes.data, rates.nbytes)
+    with pytest.raises(ValueError, match='reserved for gap="decay", which is not built yet'):
+        library.call("gapcell_forward", struct, arguments.words)
+
+
+def test_kernels() -> None:
+    with pytest.raises(ValueError, match="kernel `sse` is not known, expected avx512, avx2, portable or off"):
+        native.choose("sse")
+    with native.using("off"):
+        assert native.active() == ("off", "chosen by name")
+        with pytest.raises(RuntimeError, match="the compiled kernel is switched off"):
+            forward()
+    with native.using("portable"):
+        assert native.active().name == "portable"
+        forward()
