@@ -31,7 +31,7 @@ def run(
     layers = tuple(part[None] for part in state)
     operations = None if activations is None else plain.OPERATIONS._replace(**activations._asdict())
     scales = Scales(None, (dropout,), ())
-    y, last = stack.run([spec], spec, [weights], x, coverage, layers, scales, operations=operations)
+    y, last = stack.run([spec], spec, [weights], x, coverage, layers, scales, stack.How(operations))
     return y, tuple(part[0] for part in last)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from gapcell.native import library
 from gapcell.spec import Spec
 
-__all__ = ["Layer", "Weights"]
+__all__ = ["Layer", "Weights", "stored_bytes_a_site"]
 
 Array = Any
 Shape = tuple[int, ...]
@@ -160,6 +160,16 @@ class Weights:
     def __init__(self, handle: int) -> None:
         self.handle = handle
         self._finalizer = weakref.finalize(self, library.free_weights, handle)
+
+
+def stored_bytes_a_site(spec: Spec, store: Literal["none", "fp32", "bf16", "recompute"]) -> int:
+    """Bytes of `stored` for one computed step of one output site, for sizes that are not known yet.
+
+    `Layer.stored_bytes` is this times the computed sites; the library checks it.
+    """
+    padded = -(-spec.filters // 16) * 16
+    gates = {"none": 0, "recompute": 0, "bf16": 8, "fp32": 16}[store]
+    return padded * (gates + (4 if spec.cell == "lstm" and store != "none" else 0))
 
 
 class _Accepted(NamedTuple):

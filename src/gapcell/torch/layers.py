@@ -7,7 +7,7 @@ last), and puts what comes out where a PyTorch user expects it.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from gapcell import observed, surprises
 from gapcell.spec import Spec
 from gapcell.torch import dropout, stack
+from gapcell.torch.arguments import StoreGates
 from gapcell.torch.packed import pack_like, unpack
 from gapcell.torch.stack import Parameters, State
 
@@ -58,6 +59,9 @@ class ConvRNN(nn.Module):
         mask_rule: how a site mask passes the input convolution: "centre", "all", "any"; None takes "all" under
             "valid" and "centre" otherwise.
         channels_last: whether channels are the last axis of input, element mask, output and state.
+        store_gates: what the CPU kernel keeps of every step's gates until the backward pass: "fp32", half of it
+            ("bf16", gradients then agree to about three digits), or nothing ("recompute": the least memory, and a
+            third more work). PyTorch's own path keeps them as they are.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -95,6 +99,7 @@ class ConvRNN(nn.Module):
         masked_output: Literal["zero", "hold"] = "zero",
         mask_rule: Literal["centre", "all", "any"] | None = None,
         channels_last: bool = False,
+        store_gates: StoreGates = "fp32",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -121,8 +126,12 @@ class ConvRNN(nn.Module):
             input_dropout=input_dropout,
             recurrent_dropout=recurrent_dropout,
         )
+        if store_gates not in get_args(StoreGates):
+            raise ValueError(f"`store_gates` is {store_gates!r}, expected one of {', '.join(get_args(StoreGates))}")
         self.channels_last = channels_last
+        self.store_gates: StoreGates = store_gates
         self._layers = tuple(self.spec.layer(index) for index in range(num_layers))
+        self._how = stack.How(store_gates=store_gates)
         surprises.of_spec(self.spec)
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
@@ -204,7 +213,7 @@ class ConvRNN(nn.Module):
         x = x.movedim(channel_axis, -1)
         initial = self._initial_state(x, state)
         scales = dropout.draw(self.spec, x, initial[0], training=self.training)
-        output, final = stack.run(self._layers, self.spec, layers, x, coverage, initial, scales)
+        output, final = stack.run(self._layers, self.spec, layers, x, coverage, initial, scales, self._how)
         if not self.channels_last:
             final = tuple(part.movedim(-1, 2) for part in final)
         return output.movedim(-1, channel_axis), final if self.cell == "lstm" else final[0]
@@ -281,6 +290,8 @@ class ConvRNN(nn.Module):
         changed = {name: value for name, value in self.spec.to_dict().items() if value != plain[name]}
         if self.channels_last:
             changed["channels_last"] = True
+        if self.store_gates != "fp32":
+            changed["store_gates"] = self.store_gates
         options = {"kernel_size": plain["kernel_size"], **changed}
         shown = (f"{name}={tuple(v) if isinstance(v, list) else v!r}" for name, v in options.items())
         return f"{self.input_size}, {self.hidden_size}, {', '.join(shown)}"

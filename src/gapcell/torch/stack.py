@@ -6,21 +6,22 @@ Arrays are channels last. Sections 1 and 3 to 6 of docs/semantics.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from gapcell import arrays, cell, masks, observed
+from gapcell import arrays, cell, masks, native, observed
 from gapcell.spec import Spec
-from gapcell.torch import kernel, plain, recurrence
+from gapcell.torch import kernel, operator, plain, recurrence
+from gapcell.torch.arguments import Arguments, Run, StoreGates
 from gapcell.torch.dropout import Scales
 from gapcell.torch.plan import Inputs, Plan
 from gapcell.torch.rows import Rows
 
-__all__ = ["Parameters", "State", "autocast_dtype", "run"]
+__all__ = ["How", "Parameters", "State", "autocast_dtype", "run"]
 
 State = tuple[Tensor, ...]
 
@@ -34,6 +35,20 @@ class Parameters(NamedTuple):
     bias_hn: Tensor | None
 
 
+class How(NamedTuple):
+    """How to compute, whatever the layer.
+
+    Attributes:
+        operations: of one step, other than the defaults; they are left to autograd.
+        store_gates: what the CPU kernel keeps of the gates for its backward pass.
+        packed: the weights packed for the CPU kernel, one for each of the parameters; None: every run packs them.
+    """
+
+    operations: cell.Operations | None = None
+    store_gates: StoreGates = "fp32"
+    packed: Sequence[native.Weights] | None = None
+
+
 def run(
     specs: Sequence[Spec],
     spec: Spec,
@@ -42,8 +57,7 @@ def run(
     coverage: observed.Coverage,
     state: State,
     scales: Scales,
-    *,
-    operations: cell.Operations | None = None,
+    how: How,
 ) -> tuple[Tensor, State]:
     """Run every layer.
 
@@ -55,7 +69,7 @@ def run(
         coverage: what is observed and what exists.
         state: (h, c) or (h,), each (layers·directions, N, *S', F).
         scales: what dropout drew.
-        operations: of one step, other than the defaults; they are left to autograd.
+        how: to compute.
 
     Returns:
         output (N, T, *S', F·directions), or (N, S, F·directions) for a series, and the final state.
@@ -72,7 +86,9 @@ def run(
         outputs = []
         for reverse in (False, True)[: spec.directions]:
             place = len(final)
-            direction = _Direction(layer, parameters[place], scales.recurrent[place], operations, hold, reverse)
+            packed = None if how.packed is None else how.packed[place]
+            manner = Run(layer, hold, how.store_gates, reverse, packed)
+            direction = _Direction(layer, parameters[place], scales.recurrent[place], how.operations, manner)
             output, last = direction.run(x, update, tuple(part[place] for part in state))
             outputs.append(output)
             final.append(last)
@@ -90,15 +106,17 @@ class _Direction:
     parameters: Parameters
     dropout: Tensor | None
     operations: cell.Operations | None
-    hold: bool
-    reverse: bool
+    how: Run
 
     def run(self, x: Tensor, update: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """Eq. (13): the backward direction is the run of the reversed sequence, its output reversed back."""
-        if self.reverse:
+        if self.spec.window is None and self._kernel_serves(x, state):
+            return self._on_kernel(x, update, state)
+        # Eq. (13): the backward direction is the run of the reversed sequence, its output reversed back.
+        if self.how.reverse:
             x, update = x.flip(1), None if update is None else update.flip(1)
-        output, state = (self._sites if self.spec.window is None else self._series)(x, update, state)
-        return output.flip(1) if self.reverse else output, state
+        forwards = replace(self, how=replace(self.how, reverse=False))
+        output, state = (forwards._sites if self.spec.window is None else forwards._series)(x, update, state)
+        return output.flip(1) if self.how.reverse else output, state
 
     def _series(self, x: Tensor, kept: Tensor | None, state: State) -> tuple[Tensor, State]:
         """Section 6."""
@@ -115,17 +133,17 @@ class _Direction:
         y, final = self._sites(masks.windows(x, window), update, state)
         y = masks.from_windows(y, events)
         if kept is not None:
-            y = masks.scatter(y, kept, state[0][:, -1].to(y.dtype) if self.hold else None)
+            y = masks.scatter(y, kept, state[0][:, -1].to(y.dtype) if self.how.hold else None)
         return y, final
 
     def _sites(self, x: Tensor, update: Tensor | None, state: State) -> tuple[Tensor, State]:
         """Sections 2 and 3 over (N, T, *S, C); `update` is (N, T) or (N, T, *S')."""
+        if self._kernel_serves(x, state):
+            return self._on_kernel(x, update, state)
         samples, steps = x.shape[:2]
         traced = _traced(x)
         if traced and torch.compiler.is_exporting():
             return self._scanned(x, update, state)
-        if not traced and self.operations is None and kernel.serves(x, self._type(x), state):
-            return self._on_kernel(x, update, state)
         if traced or update is None:
             rows = Rows.everything(samples, steps)
         else:
@@ -142,19 +160,21 @@ class _Direction:
             hs, *final = plain.run(plan, inputs, self.operations)
         else:
             hs, *final = (plain if traced else recurrence).run(plan, inputs)
-        if packed is not None and not self.hold:
+        if packed is not None and not self.how.hold:
             hs = torch.where(packed, hs, 0)
-        output = rows.unpack(hs.to(inputs.x.dtype), inputs.h if self.hold else None)
+        output = rows.unpack(hs.to(inputs.x.dtype), inputs.h if self.how.hold else None)
         return output, tuple(rows.unsort(part) for part in final)
+
+    def _kernel_serves(self, x: Tensor, state: State) -> bool:
+        return self.operations is None and (operator if _traced(x) else kernel).serves(x, self._type(x), state)
 
     def _on_kernel(self, x: Tensor, update: Tensor | None, state: State) -> tuple[Tensor, State]:
         """`_sites` on the compiled kernel, which finds its way through the gaps itself."""
-        weights = self._weights(self._type(x))
-        how = kernel.Run(self.spec, self.hold)
+        low = self._type(x)
         h, c = (*state, None)[:2]
-        output, final = kernel.run(how, kernel.Arguments(x.to(self._type(x)), h, c, *weights, self.dropout, update))
-        output = output.to(self._type(x))
-        return output, tuple(part.to(state[0].dtype) for part in final)
+        arguments = Arguments(x.to(low), h, c, *self._weights(low), self.dropout, update)
+        output, final = (operator if _traced(x) else kernel).run(self.how, arguments)
+        return output.to(low), tuple(part.to(state[0].dtype) for part in final)
 
     def _scanned(self, x: Tensor, update: Tensor | None, state: State) -> tuple[Tensor, State]:
         """`_sites` for an exporter: no loop that would freeze T, nothing that looks at values."""
@@ -163,7 +183,7 @@ class _Direction:
         plan = Plan.of(self.spec, tuple(x.shape[2:-1]), ())
         inputs = self._inputs(plan, x.transpose(0, 1), state, self.dropout, update)
         hs, *final = plain.scan(plan, inputs, self.operations or plain.OPERATIONS)
-        if update is not None and not self.hold:
+        if update is not None and not self.how.hold:
             hs = torch.where(update, hs, 0)
         return hs.transpose(0, 1).to(inputs.x.dtype), tuple(final)
 

@@ -1,0 +1,68 @@
+"""What the CPU kernel computes, as differentiable PyTorch operations.
+
+For derivatives of its derivatives, and for graphs that ask for it where it is not there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gapcell import masks
+from gapcell.torch import plain
+from gapcell.torch.arguments import Arguments, Run
+from gapcell.torch.plan import Inputs, Plan
+
+__all__ = ["gradients", "run"]
+
+
+def run(how: Run, arguments: Arguments) -> tuple[Tensor, ...]:
+    """Output (N, T, *S', F) and the final state, each (N, *S', F)."""
+    samples, steps, *sites, _ = arguments.x.shape
+    plan = Plan.of(how.spec, tuple(sites), (samples,) * steps)
+    x, update = arguments.x, arguments.update
+    if update is not None:
+        update = masks.expand(update, x.ndim)
+    if how.reverse:
+        x, update = x.flip(1), None if update is None else update.flip(1)
+    x, update = _steps_first(x), None if update is None else _steps_first(update)
+    hs, *final = plain.run(plan, Inputs._make(arguments)._replace(x=plan.pad_input(x), update=update))
+    if update is not None and not how.hold:
+        hs = torch.where(update, hs, 0)
+    output = hs.unflatten(0, (steps, samples)).transpose(0, 1)
+    return (output.flip(1) if how.reverse else output, *final)
+
+
+def _steps_first(array: Tensor) -> Tensor:
+    return array.transpose(0, 1).flatten(0, 1)
+
+
+def gradients(
+    how: Run, arguments: Arguments, cotangents: tuple[Tensor | None, ...], wanted: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """The gradients of those arguments that are wanted; with grad mode on they can be differentiated again.
+
+    Args:
+        how: as for `run`.
+        arguments: as for `run`.
+        cotangents: of what `run` returns; None: zeros.
+        wanted: for each of `arguments`.
+    """
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Aliases: the gradient of one argument must not pass through another that was computed from it.
+        aliases = [None if value is None else value.view_as(value) for value in arguments]
+        outputs = run(how, Arguments._make(aliases))
+    reached = [(out, cotangent) for out, cotangent in zip(outputs, cotangents, strict=True) if cotangent is not None]
+    sources = [alias for alias, want in zip(aliases, wanted, strict=True) if want and alias is not None]
+    found = iter(
+        torch.autograd.grad(
+            [out for out, _ in reached],
+            sources,
+            [cotangent for _, cotangent in reached],
+            create_graph=differentiable,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    )
+    return [next(found) if want and value is not None else None for want, value in zip(wanted, aliases, strict=True)]

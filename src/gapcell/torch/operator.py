@@ -1,0 +1,172 @@
+"""The CPU kernel as operators of PyTorch's own kind, for graphs: torch.compile and torch.export keep them as one node.
+
+A graph that was traced with them needs gapcell to run. Whether it has them is decided when it is traced, so
+`native.using` belongs around the tracing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from gapcell import native
+from gapcell.spec import Spec
+from gapcell.torch import differentiable, kernel
+from gapcell.torch.arguments import Arguments, Run
+
+__all__ = ["run", "serves"]
+
+
+def serves(x: Tensor, low: torch.dtype, state: tuple[Tensor, ...]) -> bool:
+    """Whether the operators run on such tensors here; x is being traced."""
+    return (
+        torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and low in (torch.float32, torch.bfloat16)
+        and all(part.dtype != torch.float64 for part in state)
+        and getattr(forward_ad, "_current_level", -1) < 0
+        and _wanted()
+    )
+
+
+@torch.compiler.assume_constant_result
+def _wanted() -> bool:
+    """ONNX has no such operator, and function transforms look inside."""
+    transformed = torch._C._are_functorch_transforms_active()
+    return native.active().name != "off" and not torch.onnx.is_in_onnx_export() and not transformed
+
+
+def run(how: Run, arguments: Arguments) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """As `kernel.run`; `how.packed` is not looked at."""
+    # An exported program is mostly there to infer: it keeps nothing, and gradients through it take the dense form.
+    recording = torch.is_grad_enabled() and not torch.compiler.is_exporting()
+    training = recording and any(value is not None and value.requires_grad for value in arguments)
+    store = how.store if training else "none"
+    output, h, c, _ = _recurrence(*arguments, _text(how.spec), how.hold, how.reverse, store)
+    return output, (h,) if arguments.c is None else (h, c)
+
+
+@torch.compiler.assume_constant_result
+def _text(spec: Spec) -> str:
+    return json.dumps(spec.to_dict())
+
+
+def _how(spec: str, hold: bool, reverse: bool, store: Any) -> Run:
+    return Run(Spec.from_dict(json.loads(spec)), hold, "fp32" if store == "none" else store, reverse)
+
+
+@torch.library.custom_op("gapcell::recurrence", mutates_args=())
+def _recurrence(
+    x: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    recurrent_bias: Tensor | None,
+    dropout: Tensor | None,
+    update: Tensor | None,
+    spec: str,
+    hold: bool,
+    reverse: bool,
+    store: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Output, final h, final c (empty for the GRU), and what backward reads (empty with store "none")."""
+    arguments = Arguments(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update)
+    how = _how(spec, hold, reverse, store)
+    stored = torch.empty(_stored_bytes(how.spec, x, h, store), dtype=torch.uint8)
+    if kernel.serves(x, x.dtype, (h,)):
+        output, *final = kernel.forward(how, arguments, stored if store != "none" else None)
+    elif store == "none":
+        output, *final = (part.float().contiguous() for part in differentiable.run(how, arguments))
+    else:
+        raise RuntimeError(
+            "this graph was compiled to train on gapcell's CPU kernel, which is now switched off; compile it again "
+            "(torch.compiler.reset())"
+        )
+    return output, final[0], final[1] if len(final) > 1 else torch.empty(0), stored
+
+
+@_recurrence.register_fake
+def _(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update, spec, hold, reverse, store):
+    described = Spec.from_dict(json.loads(spec))
+    output = x.new_empty((x.shape[0], x.shape[1], *h.shape[1:]), dtype=torch.float32)
+    final = x.new_empty(h.shape, dtype=torch.float32)
+    last_c = torch.empty_like(final) if c is not None else final.new_empty(0)
+    return output, final, last_c, x.new_empty(_stored_bytes(described, x, h, store), dtype=torch.uint8)
+
+
+def _stored_bytes(spec: Spec, x: Tensor, h: Tensor, store: Any) -> Any:
+    """For every step, computed or not: a graph's sizes do not depend on values."""
+    if store == "none":
+        return 0
+    return x.shape[0] * x.shape[1] * math.prod(h.shape[1:-1]) * native.stored_bytes_a_site(spec, store)
+
+
+@torch.library.custom_op("gapcell::recurrence_backward", mutates_args=())
+def _recurrence_backward(
+    x: Tensor,
+    h: Tensor,
+    c: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    recurrent_bias: Tensor | None,
+    dropout: Tensor | None,
+    update: Tensor | None,
+    output: Tensor,
+    stored: Tensor,
+    doutput: Tensor | None,
+    dh: Tensor | None,
+    dc: Tensor | None,
+    spec: str,
+    hold: bool,
+    reverse: bool,
+    store: str,
+    wanted: list[bool],
+) -> list[Tensor]:
+    """The gradients of the first seven arguments; empty where not wanted."""
+    arguments = Arguments(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update)
+    how = _how(spec, hold, reverse, store)
+    found = kernel.backward(how, arguments, stored, output, (doutput, dh, dc), (*wanted, False, False))
+    return [torch.empty(0) if gradient is None else gradient.contiguous() for gradient in found[:7]]
+
+
+@_recurrence_backward.register_fake
+def _(*inputs):
+    arguments, wanted = inputs[:7], inputs[-1]
+    return [
+        value.new_empty(value.shape) if want and value is not None else torch.empty(0)
+        for value, want in zip(arguments, wanted, strict=True)
+    ]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.spec, ctx.hold, ctx.reverse, ctx.store = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, output[0], output[3])
+
+
+def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    *given, output, stored = ctx.saved_tensors
+    arguments, wanted, cotangents = Arguments._make(given), ctx.needs_input_grad[:9], cotangents[:3]
+    if arguments.c is None:
+        cotangents = cotangents[:2]
+    if ctx.store == "none" or torch.is_grad_enabled():
+        how = _how(ctx.spec, ctx.hold, ctx.reverse, ctx.store)
+        found = differentiable.gradients(how, arguments, cotangents, wanted)
+    else:
+        doutput, dh, dc = (*cotangents, None)[:3]
+        how = (ctx.spec, ctx.hold, ctx.reverse, ctx.store)
+        made = _recurrence_backward(*given, output, stored, doutput, dh, dc, *how, list(wanted[:7]))
+        found = [gradient if want else None for gradient, want in zip(made, wanted[:7], strict=True)]
+        found += [None, None]
+    return (*found, None, None, None, None)
+
+
+torch.library.register_autograd("gapcell::recurrence", _differentiate, setup_context=_keep)
