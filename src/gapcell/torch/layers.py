@@ -17,6 +17,7 @@ from gapcell import observed, surprises
 from gapcell.spec import Spec
 from gapcell.torch import dropout, stack
 from gapcell.torch.arguments import StoreGates
+from gapcell.torch.frozen import Frozen
 from gapcell.torch.packed import pack_like, unpack
 from gapcell.torch.stack import Parameters, State
 
@@ -197,6 +198,14 @@ class ConvRNN(nn.Module):
             output, final = self._run(padded, state, None, lengths, domain)
             return pack_like(output, input), final
         return self._run(input, state, mask, lengths, domain)
+
+    def freeze(self) -> Frozen:
+        """The layer as it stands, for scoring and streaming: weights copied and packed once, no gradients, no dropout.
+
+        Returns:
+            `gapcell.torch.frozen.Frozen`, which is called like the layer. Later changes of the layer do not show.
+        """
+        return Frozen(self)
 
     def _run(
         self,

@@ -1,0 +1,134 @@
+"""A layer as it stands, its weights packed once: for scoring, and for streams that come a step at a time."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gapcell import native
+from gapcell.torch import kernel
+from gapcell.torch.arguments import Arguments, Run
+from gapcell.torch.stack import State
+
+if TYPE_CHECKING:
+    from gapcell.torch.layers import ConvRNN
+
+__all__ = ["Frozen"]
+
+
+class Frozen:
+    """What `ConvRNN.freeze` returns: called like the layer, with the layer's results in eval mode, and no gradients.
+
+    A plain call packs the weights for the CPU kernel every time, because nothing tells when they were changed in
+    place. Here they are copied and packed once, so later changes of the layer do not show: freeze it again. Where the
+    kernel does not serve, a call runs as the layer's own.
+
+    Example, one step of a stream at a time::
+
+        frozen, state = layer.freeze(), None
+        for x in stream:  # (1, 1, C, *S) each
+            output, state = frozen(x, state)
+    """
+
+    def __init__(self, layer: ConvRNN) -> None:
+        self._layer = copy.deepcopy(layer).requires_grad_(False).eval()
+        self._packed = _pack(self._layer)
+        self._layer._how = self._layer._how._replace(packed=self._packed)
+        self._plan = functools.lru_cache(maxsize=64)(self._make_plan)
+
+    def __call__(
+        self,
+        input: Tensor | nn.utils.rnn.PackedSequence,  # noqa: A002 # the layer's name
+        state: State | Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        lengths: Tensor | None = None,
+        domain: Tensor | None = None,
+    ) -> tuple[Any, State | Tensor]:
+        """Run the layers; arguments, results and errors are those of the layer's own call."""
+        with torch.no_grad():
+            if mask is None and lengths is None and domain is None and isinstance(input, Tensor):
+                plan = self._plan(input.shape, input.dtype, input.device, torch.get_num_threads())
+                parts = (state,) if isinstance(state, Tensor) else state
+                if plan is not None and plan.accepts(parts):
+                    return plan.run(input, parts)
+            return self._layer(input, state, mask=mask, lengths=lengths, domain=domain)
+
+    def _make_plan(self, shape: torch.Size, dtype: torch.dtype, device: torch.device, threads: int) -> _Plan | None:
+        """The short way for inputs of one shape without a mask; None: they take the layer's own."""
+        layer, spec = self._layer, self._layer.spec
+        if self._packed is None or dtype != torch.float32 or device.type != "cpu" or len(shape) != spec.rank + 3:
+            return None
+        if spec.window is not None or spec.bidirectional or 0 in shape:
+            return None
+        if shape[-1 if layer.channels_last else 2] != spec.in_channels:
+            return None
+        return _Plan(self, shape, threads)
+
+
+class _Plan:
+    """A stack of layers in one direction over float32 inputs of one shape: what a call would work out anew."""
+
+    def __init__(self, frozen: Frozen, shape: torch.Size, threads: int) -> None:
+        layer = frozen._layer
+        spec = layer.spec
+        assert frozen._packed is not None  # noqa: S101 # `_make_plan` looked
+        self._channels_last, self._packed, self._lstm = layer.channels_last, frozen._packed, spec.cell == "lstm"
+        samples, steps, *sites = shape[:2] + (shape[2:-1] if layer.channels_last else shape[3:])
+        sites = tuple(sites)
+        self._layers = []
+        for single in layer._layers:
+            self._layers.append(
+                native.Layer(single, samples=samples, steps=steps, sites=sites, reverse=False, threads=threads)
+            )
+            sites = single.output_sites(sites)
+        self._output = (samples, steps, *sites, spec.filters)
+        self._final = (spec.num_layers, samples, *sites, spec.filters)
+        self._state = self._final if layer.channels_last else (*self._final[:2], spec.filters, *sites)
+
+    def accepts(self, state: State | None) -> bool:
+        """Whether the layer's own call would take such a state as it is."""
+        if state is None:
+            return True
+        return len(state) == 1 + self._lstm and all(
+            part.shape == self._state and part.dtype == torch.float32 and part.device.type == "cpu" for part in state
+        )
+
+    def run(self, x: Tensor, state: State | None) -> tuple[Tensor, State | Tensor]:
+        if not self._channels_last:
+            x = x.movedim(2, -1)
+            state = None if state is None else tuple(part.movedim(2, -1) for part in state)
+        before = None if state is None else [part.contiguous() for part in state]
+        after = [torch.empty(self._final) for _ in range(1 + self._lstm)]
+        x = x.contiguous()
+        for place, layer in enumerate(self._layers):
+            hs = torch.empty(self._output)
+            arrays = dict(zip(("h", "c"), (part[place] for part in after), strict=False))
+            if before is not None:
+                arrays.update(zip(("h0", "c0"), (part[place] for part in before), strict=False))
+            layer.forward(self._packed[place], x=x, hs=hs, **arrays)
+            x = hs
+        if not self._channels_last:
+            x, after = x.movedim(-1, 2), [part.movedim(-1, 2) for part in after]
+        return x, tuple(after) if self._lstm else after[0]
+
+
+def _pack(layer: ConvRNN) -> list[native.Weights] | None:
+    """The weights of every layer and direction; None where the kernel does not serve."""
+    weight = layer._parameters_of("l0").weight_ih
+    if not kernel.serves(weight, weight.dtype, ()):
+        return None
+    packed = []
+    for index, spec in enumerate(layer._layers):
+        for suffix in layer._suffixes(index):
+            # Packed weights do not depend on the batch's sizes: any that the layer accepts will do.
+            taps = zip(spec.sizes("kernel_size"), spec.sizes("dilation"), strict=True)
+            sites = (spec.window,) if spec.window else tuple(d * (k - 1) + 1 for k, d in taps)
+            x, h = weight.new_empty(1, 1, *sites, spec.in_channels), weight.new_empty(0)
+            arguments = Arguments(x, h, None, *layer._parameters_of(suffix), None, None)
+            packed.append(kernel.pack(Run(spec, hold=False), arguments))
+    return packed
