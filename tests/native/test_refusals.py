@@ -96,7 +96,7 @@ def test_options(options: dict, text: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
-        ("version", 99, "the caller speaks interface version 99, this library version 1"),
+        ("version", 99, "the caller speaks interface version 99, this library version 2"),
         ("cell", 2, "`cell` is 2, expected 0 to 1"),
         ("rank", 4, "`rank` is 4, expected 1 to 3"),
         ("threads", 0, "`threads` is 0, expected 1 to 1024"),

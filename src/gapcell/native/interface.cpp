@@ -87,7 +87,7 @@ void forward(Call &call) {
     kernel.pack(call, data(packed));
   }
   call.packed = data(weights ? weights->packed : packed);
-  gapcell::run_parts(call.active.threads, [&](int thread) {
+  gapcell::run_parts(call.active.threads, call.data.parallel, [&](int thread) {
     Scratch scratch;
     kernel.forward(call, thread, scratch);
   });
@@ -112,12 +112,12 @@ void backward(Call &call) {
   call.gradient_floats = static_cast<int64_t>(kernel.gradient_floats(call));
   const Memory gradients = floats(call.gradient_floats * call.active.threads);
   call.gradients = data(gradients);
-  gapcell::run_parts(call.active.threads, [&](int thread) {
+  gapcell::run_parts(call.active.threads, call.data.parallel, [&](int thread) {
     Scratch scratch;
     kernel.backward(call, thread, scratch);
   });
   // Only now are all threads' sums complete.
-  gapcell::run_parts(call.active.threads, [&](int part) { kernel.reduce_gradients(call, part, call.active.threads); });
+  gapcell::run_parts(call.active.threads, call.data.parallel, [&](int part) { kernel.reduce_gradients(call, part, call.active.threads); });
 }
 
 Call checked_call(const gapcell_layer *layer, const gapcell_arguments *arguments) {

@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 /* Goes up by one with every change of this file that an old caller would not survive. */
-#define GAPCELL_INTERFACE_VERSION 1
+#define GAPCELL_INTERFACE_VERSION 2
 
 enum gapcell_error { GAPCELL_OK = 0, GAPCELL_INVALID = 1, GAPCELL_OUT_OF_MEMORY = 2, GAPCELL_UNAVAILABLE = 3 };
 enum gapcell_cell { GAPCELL_LSTM = 0, GAPCELL_GRU = 1 };
@@ -77,6 +77,10 @@ typedef struct {
 /* Weights packed once for many calls. They are a copy: later changes of the arrays do not show. */
 typedef struct gapcell_weights gapcell_weights;
 
+/* A way to run on the caller's threads: `run(data)` once on each of `threads` threads, and back when all are done; the
+ * signature of GOMP_parallel. Fewer runs do no harm, but there must be at least one. */
+typedef void (*gapcell_parallel)(void (*run)(void *), void *data, unsigned threads, unsigned flags);
+
 /* Everything a call reads and writes. Types are fp32 unless the layer says otherwise; "or absent" may be NULL. */
 typedef struct {
   /* read by forward and backward */
@@ -91,6 +95,7 @@ typedef struct {
   gapcell_buffer h0, c0;           /* (N,P,F) or absent: zeros */
   gapcell_buffer dt, rates;        /* reserved for gap="decay": must be absent */
   const gapcell_weights *weights;  /* or NULL */
+  gapcell_parallel parallel;       /* or NULL: the library's own threads, which sleep between calls */
   /* written by forward; hs and stored are read by backward */
   gapcell_buffer hs;     /* (N,T,P,F) h_t where u is True, elsewhere as held_output says */
   gapcell_buffer stored; /* at least gapcell_stored_bytes, 64-byte aligned; absent with GAPCELL_STORE_NONE */

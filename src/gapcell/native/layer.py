@@ -39,6 +39,7 @@ class Layer:
         held_output: what hs holds where the state does not step: "zero" or "hold" (eq. (10)).
         reverse: process step T-1 first (eq. (13)); arrays keep their order.
         threads: at most so many are used.
+        parallel: address of a `gapcell_parallel` that lends threads; 0: the library's own.
 
     Raises:
         ValueError: a size or a choice is not one of these.
@@ -55,6 +56,7 @@ class Layer:
         held_output: Literal["zero", "hold"] = "zero",
         reverse: bool = False,
         threads: int = 1,
+        parallel: int = 0,
     ) -> None:
         if store not in _STORES:
             raise ValueError(f"`store` is {store!r}, expected one of {', '.join(_STORES)}")
@@ -69,6 +71,7 @@ class Layer:
         self._struct.held_output = _HELD[held_output]
         self._struct.reverse = int(reverse)
         self._struct.threads = threads
+        self._parallel = parallel
 
     def stored_bytes(self, update: Array | None = None) -> int:
         """Bytes of the `stored` that `forward` needs under this update mask (None: all True)."""
@@ -120,9 +123,10 @@ class Layer:
     def _run(self, function: str, weights: dict[str, Array] | Weights, arrays: dict[str, Array | None]) -> None:
         if isinstance(weights, Weights):
             struct, arguments = self._arguments(arrays)
-            arguments.place_weights(weights.handle)
+            arguments.place_word("weights", weights.handle)
         else:
             struct, arguments = self._arguments({**weights, **arrays})
+        arguments.place_word("parallel", self._parallel)
         library.call(function, struct, arguments.words)
 
     def _arguments(self, arrays: dict[str, Array | None]) -> tuple[library.LayerStruct, library.Arguments]:

@@ -25,16 +25,17 @@ __all__ = [
     "using",
 ]
 
-INTERFACE_VERSION = 1
+INTERFACE_VERSION = 2
 _FILE = "libgapcell_native.so"
 _TEXT_BYTES = 512
 _BY_NAME = "chosen by name"  # the library's words, in dispatch.cpp
 _MEMBERS = (
     *("x", "observed", "update", "recurrent_scale", "kernel", "recurrent_kernel", "bias", "recurrent_bias"),
-    *("h0", "c0", "dt", "rates", "weights"),
+    *("h0", "c0", "dt", "rates", "weights", "parallel"),
     *("hs", "stored", "h", "c", "dhs", "dh", "dc"),
     *("dx", "dh0", "dc0", "dkernel", "drecurrent_kernel", "dbias", "drecurrent_bias"),
 )
+_SINGLE = ("weights", "parallel")
 
 
 class Active(NamedTuple):
@@ -70,9 +71,9 @@ class LayerStruct(ctypes.Structure):
 
 
 class Arguments:
-    """`gapcell_arguments` as machine words, which are filled in microseconds: two a buffer, one for `weights`."""
+    """`gapcell_arguments` as machine words, which are filled in microseconds: two a buffer, else one."""
 
-    _WORDS = sum(1 if name == "weights" else 2 for name in _MEMBERS)
+    _WORDS = sum(1 if name in _SINGLE else 2 for name in _MEMBERS)
     _PLACES: ClassVar[dict[str, int]] = {}
     _Words: ClassVar[Any] = ctypes.c_uint64 * _WORDS
 
@@ -85,9 +86,9 @@ class Arguments:
         self.words[at] = pointer
         self.words[at + 1] = count
 
-    def place_weights(self, handle: int) -> None:
-        """Say which packed weights to use."""
-        self.words[self._PLACES["weights"]] = handle
+    def place_word(self, name: str, value: int) -> None:
+        """Set a member that is no buffer."""
+        self.words[self._PLACES[name]] = value
 
     def buffer(self, name: str) -> Buffer:
         """One of the buffers."""
@@ -99,7 +100,7 @@ def _places() -> Iterator[tuple[str, int]]:
     word = 0
     for name in _MEMBERS:
         yield name, word
-        word += 1 if name == "weights" else 2
+        word += 1 if name in _SINGLE else 2
 
 
 Arguments._PLACES = dict(_places())

@@ -100,10 +100,15 @@ Pool &pool() {
 
 }  // namespace
 
-void run_parts(int parts, const std::function<void(int)> &work) {
+void run_parts(int parts, gapcell_parallel lent, const std::function<void(int)> &work) {
   if (parts <= 1) {
     if (parts == 1) work(0);
     return;
+  }
+  if (lent) {
+    Job job(parts, work);
+    lent([](void *data) { static_cast<Job *>(data)->run(); }, &job, static_cast<unsigned>(parts), 0);
+    return job.wait();
   }
   auto job = std::make_shared<Job>(parts, work);
   pool().share(job, parts - 1);

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gapcell import native
-from gapcell.torch import kernel
+from gapcell.torch import kernel, threads
 from gapcell.torch.arguments import Arguments, Run
 from gapcell.torch.stack import State
 
@@ -52,13 +52,16 @@ class Frozen:
         """Run the layers; arguments, results and errors are those of the layer's own call."""
         with torch.no_grad():
             if mask is None and lengths is None and domain is None and isinstance(input, Tensor):
-                plan = self._plan(input.shape, input.dtype, input.device, torch.get_num_threads())
+                manner = torch.get_num_threads(), threads.parallel()
+                plan = self._plan(input.shape, input.dtype, input.device, manner)
                 parts = (state,) if isinstance(state, Tensor) else state
                 if plan is not None and plan.accepts(parts):
                     return plan.run(input, parts)
             return self._layer(input, state, mask=mask, lengths=lengths, domain=domain)
 
-    def _make_plan(self, shape: torch.Size, dtype: torch.dtype, device: torch.device, threads: int) -> _Plan | None:
+    def _make_plan(
+        self, shape: torch.Size, dtype: torch.dtype, device: torch.device, manner: tuple[int, int]
+    ) -> _Plan | None:
         """The short way for inputs of one shape without a mask; None: they take the layer's own."""
         layer, spec = self._layer, self._layer.spec
         if self._packed is None or dtype != torch.float32 or device.type != "cpu" or len(shape) != spec.rank + 3:
@@ -67,13 +70,13 @@ class Frozen:
             return None
         if shape[-1 if layer.channels_last else 2] != spec.in_channels:
             return None
-        return _Plan(self, shape, threads)
+        return _Plan(self, shape, manner)
 
 
 class _Plan:
     """A stack of layers in one direction over float32 inputs of one shape: what a call would work out anew."""
 
-    def __init__(self, frozen: Frozen, shape: torch.Size, threads: int) -> None:
+    def __init__(self, frozen: Frozen, shape: torch.Size, manner: tuple[int, int]) -> None:
         layer = frozen._layer
         spec = layer.spec
         assert frozen._packed is not None  # noqa: S101 # `_make_plan` looked
@@ -83,7 +86,14 @@ class _Plan:
         self._layers = []
         for single in layer._layers:
             self._layers.append(
-                native.Layer(single, samples=samples, steps=steps, sites=sites, reverse=False, threads=threads)
+                native.Layer(
+                    single,
+                    samples=samples,
+                    steps=steps,
+                    sites=sites,
+                    threads=manner[0],
+                    parallel=manner[1],
+                )
             )
             sites = single.output_sites(sites)
         self._output = (samples, steps, *sites, spec.filters)

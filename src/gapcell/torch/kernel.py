@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gapcell import native
-from gapcell.torch import differentiable
+from gapcell.torch import differentiable, threads
 from gapcell.torch.arguments import Arguments, Run
 from gapcell.torch.buffers import pool
 
@@ -36,33 +36,31 @@ def run(how: Run, arguments: Arguments) -> tuple[Tensor, tuple[Tensor, ...]]:
     Returns:
         output (N, T, *S', F), float32, and the final state, each (N, *S', F).
     """
-    output, *final = _Recurrence.apply(how, torch.is_grad_enabled(), *arguments)
+    recording = torch.is_grad_enabled() and any(value is not None and value.requires_grad for value in arguments)
+    output, *final = _Recurrence.apply(how, *arguments) if recording else forward(how, arguments, None)
     return output, tuple(final)
 
 
 class _Recurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, how: Run, recording: bool, *given: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, how: Run, *given: Tensor | None) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         arguments = Arguments._make(given)
-        stored = None
-        if recording and any(ctx.needs_input_grad):
-            update = None if arguments.update is None else arguments.update.contiguous()
-            stored = pool.borrow((_layer(how, arguments, how.store).stored_bytes(update),), _BYTES)
-        outputs = forward(how, arguments, None if stored is None else stored.tensor)
-        if stored is not None:
-            ctx.how, ctx.stored = how, stored
-            ctx.save_for_backward(*given, outputs[0])
+        update = None if arguments.update is None else arguments.update.contiguous()
+        ctx.how = how
+        ctx.stored = pool.borrow((_layer(how, arguments, how.store).stored_bytes(update),), _BYTES)
+        outputs = forward(how, arguments, ctx.stored.tensor)
+        ctx.save_for_backward(*given, outputs[0])
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         *given, output = ctx.saved_tensors
-        arguments, wanted = Arguments._make(given), ctx.needs_input_grad[2:]
+        arguments, wanted = Arguments._make(given), ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
             # create_graph: what the kernel computes would come back as constants.
-            return (None, None, *differentiable.gradients(ctx.how, arguments, cotangents, wanted))
-        return (None, None, *backward(ctx.how, arguments, ctx.stored.tensor, output, cotangents, wanted))
+            return (None, *differentiable.gradients(ctx.how, arguments, cotangents, wanted))
+        return (None, *backward(ctx.how, arguments, ctx.stored.tensor, output, cotangents, wanted))
 
 
 def forward(how: Run, arguments: Arguments, stored: Tensor | None) -> tuple[Tensor, ...]:
@@ -132,6 +130,7 @@ def _layer(how: Run, arguments: Arguments, store: Literal["none", "fp32", "bf16"
         held_output="hold" if how.hold else "zero",
         reverse=how.reverse,
         threads=torch.get_num_threads(),
+        parallel=threads.parallel(),
     )
 
 
