@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="the cases are shared with the tests of agreement")
 
 from gapcell import Spec, native
-from native.cases import KERNELS, Arrays, Case, aligned, run_kernel, same_bits
+from native.cases import INPUTS, KERNELS, Arrays, Case, aligned, empty_like, run_kernel, same_bits, worst
 
 if native.active().name == "off":
     pytest.skip(f"no kernel: {native.active().reason}", allow_module_level=True)
@@ -57,6 +57,22 @@ def test_outputs_for_any_number_of_threads_and_any_storage(kernel: str, case: Ca
     for threads in (2, 3, 64):
         for store in ("none", "fp32", "recompute"):
             assert same_bits(run_kernel(case.but(threads=threads, store=store), backward=False), once) == []
+
+
+@pytest.mark.parametrize("stored_by", KERNELS)
+def test_gradients_by_another_instruction_set_than_stored(kernel: str, case: Case, stored_by: str) -> None:
+    case = case.but(spec=Spec(cell=case.spec.cell, rank=1, in_channels=3, filters=5, kernel_size=3), sites=(6,))
+    data, layer, parameters = case.arrays(), case.layer(), case.spec.parameter_shapes()
+    weights = {name: data[name] for name in parameters}
+    inputs = {name: data[name] for name in INPUTS if data.get(name) is not None}
+    hs, stored = empty_like(layer, ("hs",)), aligned(layer.stored_bytes(data["update"]))
+    with native.using(stored_by):
+        layer.forward(weights, **inputs, **hs, stored=stored)
+    gradients = empty_like(layer, ("dx", "dh0", *(f"d{name}" for name in parameters)))
+    cotangents = {name: data[name] for name in ("dhs", "dh", "dc") if name in data}
+    layer.backward(weights, **inputs, **hs, stored=stored, **cotangents, **gradients)
+    once = run_kernel(case, data)
+    assert worst(gradients, {name: once[name] for name in gradients})[0] < 1e-5
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

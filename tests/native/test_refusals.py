@@ -101,7 +101,8 @@ def test_options(options: dict, text: str) -> None:
         ("rank", 4, "`rank` is 4, expected 1 to 3"),
         ("threads", 0, "`threads` is 0, expected 1 to 1024"),
         ("samples", -1, "`samples` is -1, expected 0 to"),
-        ("samples", 1 << 40, "is too large|bytes, expected"),
+        ("samples", 1 << 40, "`samples` is 1099511627776, expected 0 to 1073741824"),
+        ("steps", 1 << 40, "is too large|bytes, expected"),
         ("steps", 6, "`x` has 720 bytes, expected 864"),
         ("channels", 0, "`channels` is 0, expected 1 to"),
         ("filters", 1 << 24, "is too large|bytes, expected"),
@@ -118,6 +119,55 @@ def test_the_library_checks_for_itself(field: str, value, text: str) -> None:
     setattr(struct, field, value)
     with pytest.raises(ValueError, match=text):
         library.call("gapcell_forward", struct, arguments.words)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields", "text"),
+    [
+        (
+            Spec(rank=1, in_channels=3, filters=4, kernel_size=3, window=6),
+            {"recurrent_kernel_size": 1 << 30},
+            "too large",
+        ),
+        (
+            SPEC,
+            {"steps": 0, "samples": 1 << 30, "output_sites": 1 << 28, "filters": 1 << 24},
+            "`recurrent_scale` is too",
+        ),
+        (SPEC, {"steps": 1 << 40, "samples": 1 << 30}, "`steps` is too large"),
+    ],
+)
+def test_sizes_whose_products_no_number_holds(spec: Spec, fields: dict[str, int], text: str) -> None:
+    layer = native.Layer(spec, samples=2, steps=5, sites=(6,))
+    struct, arguments = layer._arguments({})
+    struct.recurrent_scale = 2
+    for field, value in fields.items():
+        setattr(
+            struct,
+            field,
+            (ctypes.c_int64 * 3)(value, 1, 1) if field in ("output_sites", "recurrent_kernel_size") else value,
+        )
+    with pytest.raises(ValueError, match=text):
+        library.call("gapcell_forward", struct, arguments.words)
+
+
+def test_an_array_between_two_numbers() -> None:
+    memory = np.zeros(2 * 5 * 6 * 3 * 4 + 1, np.uint8)
+    with pytest.raises(ValueError, match="`x` does not begin at a multiple of 4 bytes"):
+        forward(x=memory[1:].view(np.float32).reshape(2, 5, 6, 3))
+
+
+def test_nowhere_to_write_the_answer() -> None:
+    struct, arguments = LAYER._arguments(arrays())
+    with pytest.raises(ValueError, match="`bytes` is missing"):
+        library.call("gapcell_stored_bytes", struct, arguments.buffer("update"), None)
+    with pytest.raises(ValueError, match="`weights` is missing"):
+        library.call("gapcell_weights_create", struct, arguments.words, None)
+
+
+def test_bytes_to_store_of_more_steps_than_memory_holds() -> None:
+    layer = native.Layer(SPEC, samples=1, steps=1 << 32, sites=(6,), store="recompute")
+    assert layer.stored_bytes() == (1 << 32) * 6 * 16 * 4  # answered without a list of the steps
 
 
 def test_a_reserved_argument() -> None:

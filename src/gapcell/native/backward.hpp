@@ -210,6 +210,8 @@ class Backward {
         Vec dz[kGates] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
         if (channel < call_.F) Cell::backward(dz, rows_[i], layout, channel, call_.F - channel);
         for (int g = 0; g < kGates; ++g) {
+          // Behind F there is whatever was in `stored`: an instruction set with shorter vectors does not write there.
+          dz[g] = first(dz[g], call_.F - channel);
           store_gate(to, gradients_.row(rows_used_ + i), channel, g, dz[g]);
           sums[g] += dz[g];
         }

@@ -5,7 +5,8 @@
 namespace gapcell {
 namespace {
 
-constexpr int64_t kMostSites = int64_t{1} << 30;  // tap tables hold 32-bit numbers
+constexpr int64_t kMostSites = int64_t{1} << 30;    // tap tables hold 32-bit numbers
+constexpr int64_t kMostSamples = int64_t{1} << 30;  // and so do the pairs of rows.hpp
 
 [[noreturn]] void refuse(const std::string &text) { throw Refused(text); }
 
@@ -43,6 +44,8 @@ void check_buffer(const char *name, const gapcell_buffer &buffer, int64_t values
   if (!buffer.data) refuse(quoted + " is missing");
   if (buffer.bytes != expected)
     refuse(quoted + " has " + std::to_string(buffer.bytes) + " bytes, expected " + std::to_string(expected));
+  if (reinterpret_cast<uintptr_t>(buffer.data) % static_cast<uintptr_t>(value_bytes))
+    refuse(quoted + " does not begin at a multiple of " + std::to_string(value_bytes) + " bytes");
 }
 
 int64_t mask_values(const char *name, int kind, const Call &call, int64_t sites, int64_t channels) {
@@ -75,7 +78,8 @@ void check_inputs(const Call &call) {
     check_buffer("recurrent_scale", data.recurrent_scale, 0, 4, Need::kAbsent);
   } else {
     const int64_t sites = call.layer.recurrent_scale == GAPCELL_SITES ? call.P : 1;
-    check_buffer("recurrent_scale", data.recurrent_scale, call.N * sites * call.F, 4, Need::kRequired);
+    check_buffer("recurrent_scale", data.recurrent_scale,
+                 product("recurrent_scale", call.N, product("recurrent_scale", sites, call.F)), 4, Need::kRequired);
   }
   check_buffer("h0", data.h0, state(call), 4, Need::kOptional);
   check_buffer("c0", data.c0, state(call), 4, has_c(call) ? Need::kOptional : Need::kAbsent);
@@ -107,7 +111,7 @@ Call checked_layer(const gapcell_layer *given) {
   check_range("wraps", layer.wraps, 0, layer.rank == 1 ? 1 : 0);
   check_range("threads", layer.threads, 1, 1024);
   check_range("reserved", layer.reserved, 0, 0);
-  check_range("samples", layer.samples, 0, int64_t{1} << 40);
+  check_range("samples", layer.samples, 0, kMostSamples);
   check_range("steps", layer.steps, 0, int64_t{1} << 40);
   check_range("channels", layer.channels, 1, 1 << 24);
   check_range("filters", layer.filters, 1, 1 << 24);
@@ -125,7 +129,9 @@ Call checked_layer(const gapcell_layer *given) {
   call.P = product_of("output_sites", layer.output_sites, layer.rank);
   call.taps = static_cast<int>(product_of("kernel_size", layer.kernel_size, layer.rank));
   call.recurrent_taps = static_cast<int>(product_of("recurrent_kernel_size", layer.recurrent_kernel_size, layer.rank));
-  call.reader_taps = call.recurrent_taps * (layer.wraps ? 2 : 1);
+  call.reader_taps =
+      static_cast<int>(product("recurrent_kernel_size", call.recurrent_taps, layer.wraps ? 2 : 1, kMostSites));
+  product("steps", call.N, call.T);
   product("kernel_size", call.taps, call.P, kMostSites);
   product("kernel_size", call.taps, call.S, kMostSites);
   product("recurrent_kernel_size", call.reader_taps, call.P, kMostSites);
@@ -174,15 +180,15 @@ void check_backward(const Call &call) {
   check_buffer("drecurrent_bias", data.drecurrent_bias, call.F, 4, has_c(call) ? Need::kAbsent : Need::kOptional);
 }
 
-uint64_t stored_bytes(const Call &call) {
+uint64_t stored_bytes(const Call &call, int64_t computed_steps) {
   const int64_t gates = call.layer.store == GAPCELL_STORE_FP32 ? 4 : call.layer.store == GAPCELL_STORE_BF16 ? 2 : 0;
   if (call.layer.store == GAPCELL_STORE_NONE) return 0;
-  const int64_t pairs = product("stored", call.active.first[call.N], call.P);
+  const int64_t pairs = product("stored", computed_steps, call.P);
   return product("stored", product("stored", pairs, call.padded_filters), (has_c(call) ? 4 : 0) + kGates * gates);
 }
 
 void check_stored(const Call &call) {
-  const uint64_t needed = stored_bytes(call);
+  const uint64_t needed = stored_bytes(call, call.active.first[call.N]);
   const gapcell_buffer &stored = call.data.stored;
   if (stored.data && call.layer.store == GAPCELL_STORE_NONE) refuse("`stored` is given, but `store` is none");
   if (needed == 0) return;

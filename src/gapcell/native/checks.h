@@ -21,8 +21,7 @@ void check_forward(const Call &call, bool packed);
 void check_backward(const Call &call);
 void check_update(const Call &call);
 
-// Both need call.active.
-uint64_t stored_bytes(const Call &call);
-void check_stored(const Call &call);
+uint64_t stored_bytes(const Call &call, int64_t computed_steps);  // of all samples
+void check_stored(const Call &call);                              // needs call.active
 
 }  // namespace gapcell

@@ -157,13 +157,12 @@ int gapcell_choose(const char *name, char *text, uint64_t text_bytes) {
 int gapcell_stored_bytes(const gapcell_layer *layer, gapcell_buffer update, uint64_t *bytes, char *text,
                          uint64_t text_bytes) {
   return guarded(text, text_bytes, [&] {
+    if (!bytes) throw Refused("`bytes` is missing");
     Call call = gapcell::checked_layer(layer);
     call.data.update = update;
     if (!update.data) call.layer.update_mask = GAPCELL_NO_MASK;
     gapcell::check_update(call);
-    const Schedule schedule(call);
-    call.active = schedule.active();
-    *bytes = gapcell::stored_bytes(call);
+    *bytes = gapcell::stored_bytes(call, gapcell::computed_steps(call));
   });
 }
 
@@ -184,6 +183,7 @@ int gapcell_backward(const gapcell_layer *layer, const gapcell_arguments *argume
 int gapcell_weights_create(const gapcell_layer *layer, const gapcell_arguments *arguments, gapcell_weights **weights,
                            char *text, uint64_t text_bytes) {
   return guarded(text, text_bytes, [&] {
+    if (!weights) throw Refused("`weights` is missing");
     const Call call = checked_call(layer, arguments);
     gapcell::check_weights(call);
     const Kernel &kernel = kernel_in_use();

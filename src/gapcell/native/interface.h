@@ -1,7 +1,7 @@
 /* The C interface of gapcell's CPU kernel: one layer in one direction over a batch, forward and backward.
  *
  * Plain C: no Python, NumPy or framework types, so that anything that can call C can use it. Names and equation numbers
- * are those of docs/semantics.md. All arrays are contiguous and channels last:
+ * are those of docs/semantics.md. All arrays are contiguous, aligned to their values' size, and channels last:
  *
  *   N samples, T steps, S input sites, P output sites (S', all site axes flattened), C input channels, F filters,
  *   G = gates: 4 for the LSTM (i, f, g, o), 3 for the GRU (r, z, n).

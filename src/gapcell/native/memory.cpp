@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <new>
 #include <utility>
@@ -13,7 +13,15 @@ namespace gapcell {
 namespace {
 
 constexpr uint64_t kAlignment = 64;
+#if defined(GAPCELL_EXACT_MEMORY)
+// To test with: every piece has its size to the byte and is used once, so that a sanitizer sees what lies beyond it,
+// and is of NaN at first, so that a place that is read before it is written shows.
+constexpr bool kExact = true;
+constexpr uint64_t kIdleLimit = 0;
+#else
+constexpr bool kExact = false;
 constexpr uint64_t kIdleLimit = uint64_t{256} << 20;
+#endif
 
 struct Piece {
   void *data;
@@ -43,6 +51,7 @@ Pool &pool() {
 
 // Sizes are rounded up to few different ones, so that a batch of another size finds a piece that fits.
 uint64_t rounded(uint64_t bytes) {
+  if (kExact) return bytes;
   uint64_t unit = kAlignment;
   while (unit * 8 < bytes) unit *= 2;
   return (bytes + unit - 1) / unit * unit;
@@ -61,19 +70,25 @@ Piece borrow(uint64_t bytes) {
       return piece;
     }
   }
-  void *data = std::aligned_alloc(kAlignment, bytes);
-  if (!data) throw std::bad_alloc();
+  void *data = ::operator new(bytes, std::align_val_t{kAlignment});
+  if (kExact) std::memset(data, 0xFF, bytes);
   return {data, bytes};
 }
+
+void free_piece(const Piece &piece) { ::operator delete(piece.data, std::align_val_t{kAlignment}); }
 
 void give_back(Piece piece) {
   Pool &to = pool();
   std::lock_guard<std::mutex> hold(to.lock);
-  to.idle.push_back(piece);
+  try {
+    to.idle.push_back(piece);
+  } catch (const std::bad_alloc &) {  // this is how a call ends that found no memory: it must not end the process
+    return free_piece(piece);
+  }
   to.bytes += piece.bytes;
   while (to.bytes > kIdleLimit) {  // the oldest goes first: a change of shapes empties the pool of what no longer fits
     to.bytes -= to.idle.front().bytes;
-    std::free(to.idle.front().data);
+    free_piece(to.idle.front());
     to.idle.erase(to.idle.begin());
   }
 }
@@ -101,6 +116,7 @@ Memory &Memory::operator=(Memory &&other) noexcept {
 
 void *Scratch::take(uint64_t bytes) {
   constexpr uint64_t kLeast = uint64_t{128} << 10;
+  if (kExact) return pieces_.emplace_back(bytes).data();
   bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   if (bytes > free_bytes_) {
     pieces_.emplace_back(std::max(bytes, kLeast));
@@ -124,8 +140,8 @@ uint64_t idle_bytes() {
 void release_idle() {
   Pool &from = pool();
   std::lock_guard<std::mutex> hold(from.lock);
-  for (const Piece &piece : from.idle) std::free(piece.data);
-  from.idle.clear();
+  for (const Piece &piece : from.idle) free_piece(piece);
+  std::vector<Piece>().swap(from.idle);
   from.bytes = 0;
 }
 

@@ -88,7 +88,7 @@ class GatheredProducts {
         zero_(zero_row + Run::first * kBlock),
         blocks_(call.blocks),
         reader_taps_(reader_taps),
-        most_(most(2, least(32, 131072 / (16 * kRowUnit * reader_taps))) * kRowUnit),
+        most_(most(2, least(32, 131072 / (int64_t{16} * kRowUnit * reader_taps))) * kRowUnit),
         counts_(take<int64_t>(scratch, reader_taps)),
         sources_(take<const float *>(scratch, reader_taps * most_)),
         to_(take<float *>(scratch, reader_taps * most_)),

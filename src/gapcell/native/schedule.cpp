@@ -32,6 +32,14 @@ int64_t thread_count(const Call &call, int64_t pairs) {
 
 }  // namespace
 
+int64_t computed_steps(const Call &call) {
+  if (call.layer.update_mask == GAPCELL_NO_MASK) return call.N * call.T;
+  int64_t count = 0;
+  for (int64_t n = 0; n < call.N; ++n)
+    for (int64_t t = 0; t < call.T; ++t) count += any_site(call, n, t);
+  return count;
+}
+
 Schedule::Schedule(const Call &call) : first(call.N + 1), samples(call.N) {
   list_steps(call);
   deal_out(call);

@@ -26,4 +26,7 @@ struct Schedule {
   void deal_out(const Call &call);
 };
 
+// How many steps of all samples are computed; lists none, so that it may be asked of sizes that no memory holds.
+int64_t computed_steps(const Call &call);
+
 }  // namespace gapcell

@@ -87,6 +87,14 @@ GAPCELL_INLINE void store_first(float *to, Vec v, int64_t count) {
   std::memcpy(to, all_places, count * sizeof(float));
 }
 
+// The first `count` places, and zeros.
+GAPCELL_INLINE Vec first(Vec v, int64_t count) {
+  if (count >= kLanes) return v;
+  float all_places[kLanes] = {};
+  if (count > 0) store_first(all_places, v, count);
+  return load(all_places);
+}
+
 // bfloat16 is the upper half of a float.
 GAPCELL_INLINE float from_bf16(uint16_t half) {
   const uint32_t bits = static_cast<uint32_t>(half) << 16;
