@@ -41,10 +41,11 @@ class Case:
     held_output: str = "zero"
     reverse: bool = False
     threads: int = 1
+    parallel: int = 0
     seed: int = 0
 
     def layer(self) -> native.Layer:
-        names = ("samples", "steps", "sites", "store", "held_output", "reverse", "threads")
+        names = ("samples", "steps", "sites", "store", "held_output", "reverse", "threads", "parallel")
         return native.Layer(self.spec, **{name: getattr(self, name) for name in names})
 
     def arrays(self) -> Arrays:

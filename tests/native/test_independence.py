@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="the cases are shared with the tests of agreement")
 
 from gapcell import Spec, native
+from gapcell.torch import threads as torch_threads
 from native.cases import INPUTS, KERNELS, Arrays, Case, aligned, empty_like, run_kernel, same_bits, worst
 
 if native.active().name == "off":
@@ -73,6 +74,23 @@ def test_gradients_by_another_instruction_set_than_stored(kernel: str, case: Cas
     layer.backward(weights, **inputs, **hs, stored=stored, **cotangents, **gradients)
     once = run_kernel(case, data)
     assert worst(gradients, {name: once[name] for name in gradients})[0] < 1e-5
+
+
+@pytest.mark.parametrize("lent", [False, True])
+@pytest.mark.parametrize("update", ["", "steps", "sites"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_threads_that_share_the_sites_of_few_samples_change_no_bit(cell: str, update: str, lent: bool) -> None:
+    """Large enough that the threads are used: a step's work is divided by its sites."""
+    spec = Spec(cell=cell, rank=2, in_channels=5, filters=40, kernel_size=3)
+    case = Case(spec=spec, samples=2, steps=4, sites=(9, 17), update=update, held_output="hold", scale="sites")
+    data = case.arrays()
+    alone = run_kernel(case, data)
+    for count in (4, 7):
+        shared = case.but(threads=count, parallel=torch_threads.parallel() if lent else 0)
+        of_rows = [name for name in alone if name not in {f"d{name}" for name in spec.parameter_shapes()}]
+        trained = run_kernel(shared, data)
+        assert same_bits({name: trained[name] for name in of_rows}, alone) == []
+        assert same_bits(run_kernel(shared.but(store="none"), data, backward=False), alone) == []
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

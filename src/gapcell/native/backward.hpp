@@ -129,7 +129,7 @@ class Backward {
       steps_[q] = call_.active.steps[call_.active.first[samples_[q]] + k];
       pass_held(q, k);
     }
-    const int64_t count = find_pairs(call_, samples_, steps_, running, pairs_);
+    const int64_t count = find_pairs(call_, samples_, steps_, running, {0, call_.P}, pairs_);
     if (rows_used_ + count > sizes_.most_rows || ((copies_ || scaled_) && steps_used_ == sizes_.most_steps)) {
       flush();
       first_collected_ = rows_used_ = steps_used_ = 0;

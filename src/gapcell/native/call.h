@@ -32,7 +32,15 @@ struct ActiveSteps {
   const int64_t *samples;       // all samples, by thread, longest first
   const int64_t *thread_first;  // [threads + 1] thread i owns samples[thread_first[i]] .. [thread_first[i + 1] - 1]
   int threads;
+  int team;  // so many threads share a thread's samples in forward, site by site; 1: none is shared
 };
+
+// Threads that share samples, see threads.h. The work has phases, in each of which everybody claims slices until there
+// are none (-1), finishes each, and then waits for those of the others.
+class Team;
+int claim_slice(Team &team, int64_t phase);
+void finish_slice(Team &team);
+void wait_for_slices(const Team &team, int64_t phase);
 
 struct Call {
   gapcell_layer layer;
@@ -45,6 +53,9 @@ struct Call {
 
   TapTables tables;
   ActiveSteps active;
+
+  Team *const *teams;  // [threads] of forward, if active.team > 1
+  float *team_c;       // [N][P][padded_filters] c_0 then, and where nothing is stored every c_t
 
   const float *packed;             // weights for forward, see packing.hpp
   const float *packed_transposed;  // weights for backward
@@ -75,7 +86,7 @@ struct Kernel {
   uint64_t (*transposed_floats)(const Call &);
   void (*pack_transposed)(const Call &, float *packed);
   uint64_t (*gradient_floats)(const Call &);
-  void (*forward)(const Call &, int thread, Scratch &);
+  void (*forward)(const Call &, int part, Scratch &);  // threads * team parts
   void (*backward)(const Call &, int thread, Scratch &);
   void (*reduce_gradients)(const Call &, int part, int parts);
   double (*peak_flops)(double seconds);

@@ -65,6 +65,7 @@ struct Lstm {
   using Input = Places<0, 4, 0, 1, 2, 3>;
   using Recurrent = Places<0, 4, 0, 1, 2, 3>;
   static constexpr int bias_gate[kGates] = {0, 1, 2, 3};
+  static constexpr bool has_c = true;
   static constexpr int recurrent_bias_place = -1;
 
   // Pre-activations to gates.
@@ -113,6 +114,7 @@ struct Gru {
   using Input = Places<0, 3, 2, 0, 1>;
   using Recurrent = Places<1, 3, 0, 1, 2>;
   static constexpr int bias_gate[kGates] = {2, 0, 1, -1};
+  static constexpr bool has_c = false;
   static constexpr int recurrent_bias_place = 3;
 
   // Pre-activations to gates; the last place stays what the reset gate multiplied.

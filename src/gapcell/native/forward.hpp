@@ -6,7 +6,8 @@
 //         for every kLanes channels: for every tile                        (tile.hpp)
 //       let the states' pointers move on to what was just written
 //
-// h_t is written to hs and read from there as h_(t-1): a site that holds simply keeps its pointer.
+// h_t is written to hs and read from there as h_(t-1): a site that holds simply keeps its pointer. A team of threads
+// does the same, each with pointers of its own, and shares the tiles of a step by their sites.
 #pragma once
 
 #include "rows.hpp"
@@ -16,10 +17,12 @@ namespace gapcell::GAPCELL_ISA {
 template <class Cell>
 class Forward {
  public:
-  Forward(const Call &call, int thread, Scratch &scratch)
+  Forward(const Call &call, int part, Scratch &scratch)
       : call_(call),
-        samples_(call.active.samples + call.active.thread_first[thread]),
-        count_(call.active.thread_first[thread + 1] - call.active.thread_first[thread]),
+        thread_(part / call.active.team),
+        team_(call.active.team > 1 ? call.teams[thread_] : nullptr),
+        samples_(call.active.samples + call.active.thread_first[thread_]),
+        count_(call.active.thread_first[thread_ + 1] - call.active.thread_first[thread_]),
         zero_(zeros(scratch, most(call.C, call.padded_filters))),
         stored_(Stored::of(call)),
         training_(call.layer.store != GAPCELL_STORE_NONE),
@@ -36,13 +39,21 @@ class Forward {
       entered_ = take<const float *>(scratch, count_ * (call.P + 1));
       scaled_ = take<float>(scratch, count_ * call.P * call.F);
     }
-    if (call.layer.cell == GAPCELL_LSTM) own_c_ = take<float>(scratch, count_ * call.P * call.padded_filters);
+    if (call.layer.cell == GAPCELL_LSTM && !call.team_c)
+      own_c_ = take<float>(scratch, count_ * call.P * call.padded_filters);
   }
 
   void run() {
     for (int64_t q = 0; q < count_; ++q) begin(q);
-    for (int64_t k = 0; running(k) > 0; ++k) step(k, running(k));
-    for (int64_t q = 0; q < count_; ++q) finish(q);
+    share([this](Sites sites) {
+      for (int64_t q = 0; q < count_; ++q) begin_memory(q, sites);
+    });
+    int64_t k = 0;
+    for (; running(k) > 0; ++k) step(k, running(k));
+    share([this, k](Sites sites) {
+      hold_after(k - 1, sites);
+      for (int64_t q = 0; q < count_; ++q) finish(q, sites);
+    });
   }
 
  private:
@@ -52,21 +63,43 @@ class Forward {
     return running_;
   }
 
+  // Runs work over all sites, alone or with the team.
+  template <class Work>
+  void share(Work work) {
+    if (!team_) return work(Sites{0, call_.P});
+    const int slices = call_.active.team;
+    for (int i = claim_slice(*team_, phase_); i >= 0; i = claim_slice(*team_, phase_)) {
+      work(Sites{call_.P * i / slices, call_.P * (i + 1) / slices});
+      finish_slice(*team_);
+    }
+    wait_for_slices(*team_, phase_++);
+  }
+
   // Eq. (11): the initial state.
   void begin(int64_t q) {
-    const int64_t n = samples_[q], P = call_.P, F = call_.F, padded = call_.padded_filters;
+    const int64_t P = call_.P, F = call_.F;
     const auto *h0 = static_cast<const float *>(call_.data.h0.data);
-    const auto *c0 = static_cast<const float *>(call_.data.c0.data);
-    running_ = count_;
+    running_ = last_running_ = count_;
     h_[q * (P + 1) + P] = entered_[q * (P + 1) + P] = zero_;
     for (int64_t p = 0; p < P; ++p) {
-      set_h(q, p, h0 ? h0 + (n * P + p) * F : zero_);
-      if (!own_c_) continue;
-      float *c = c_[q * P + p] = own_c_ + (q * P + p) * padded;
-      std::memset(c, 0, padded * sizeof(float));
-      if (c0) std::memcpy(c, c0 + (n * P + p) * F, F * sizeof(float));
+      set_h(q, p, h0 ? h0 + (samples_[q] * P + p) * F : zero_);
+      if (has_c) c_[q * P + p] = first_c(q, p);
     }
-    hold_until(q, -1);
+  }
+
+  void begin_memory(int64_t q, Sites sites) {
+    const auto *c0 = static_cast<const float *>(call_.data.c0.data);
+    for (int64_t p = sites.first; has_c && p < sites.last; ++p) {
+      std::memset(first_c(q, p), 0, call_.padded_filters * sizeof(float));
+      if (c0) std::memcpy(first_c(q, p), c0 + (samples_[q] * call_.P + p) * call_.F, call_.F * sizeof(float));
+    }
+    hold_until(q, -1, sites);
+  }
+
+  // Where c_0 lies, and where nothing is stored every c_t.
+  float *first_c(int64_t q, int64_t p) const {
+    if (own_c_) return own_c_ + (q * call_.P + p) * call_.padded_filters;
+    return call_.team_c + (samples_[q] * call_.P + p) * call_.padded_filters;
   }
 
   void set_h(int64_t q, int64_t p, const float *h) {
@@ -85,15 +118,24 @@ class Forward {
       steps_[q] = call_.active.steps[call_.active.first[samples_[q]] + k];
       input.find(samples_[q], steps_[q], inputs_ + q * (call_.S + 1), copies_ + (copies_ ? q * call_.S * call_.C : 0));
     }
-    const int64_t count = find_pairs(call_, samples_, steps_, running, pairs_);
+    share([this, k, running](Sites sites) {
+      hold_after(k - 1, sites);
+      compute(k, running, sites);
+    });
+    // Neighbours read the old states during the step; what was just written becomes the state now.
+    const int64_t count = find_pairs(call_, samples_, steps_, running, {0, call_.P}, pairs_);
+    for (int64_t i = 0; i < count; ++i) advance(pairs_[i], k);
+    last_running_ = running;
+  }
+
+  void compute(int64_t k, int64_t running, Sites sites) {
+    const int64_t count = find_pairs(call_, samples_, steps_, running, sites, pairs_);
     for (int64_t first = 0; first < count; first += table_.most_rows()) {
       const int64_t here = least(table_.most_rows(), count - first);
       table_.fill(pairs_ + first, here, inputs_, entered_);
       for (int64_t i = 0; i < here; ++i) rows_[i] = row(pairs_[first + i], k);
       run_tiles<Cell>(call_, table_, rows_, here, stored_.layout());
     }
-    for (int64_t i = 0; i < count; ++i) advance(pairs_[i], k);
-    for (int64_t q = 0; q < running; ++q) hold_until(q, k);
   }
 
   float *output(int64_t q, int64_t t, int64_t p) const {
@@ -102,22 +144,25 @@ class Forward {
 
   Row row(Pair pair, int64_t k) const {
     const int64_t stored = (call_.active.first[samples_[pair.q]] + k) * call_.P + pair.p;
-    float *c = own_c_ ? c_[pair.q * call_.P + pair.p] : nullptr;
+    float *c = has_c ? c_[pair.q * call_.P + pair.p] : nullptr;
     return {output(pair.q, steps_[pair.q], pair.p), h_[pair.q * (call_.P + 1) + pair.p], c,
-            own_c_ && training_ ? stored_.c_of(call_, stored) : c,
+            has_c && training_ ? stored_.c_of(call_, stored) : c,
             training_ ? stored_.gates_of(call_, stored) : nullptr};
   }
 
-  // What was just written becomes the state; only now, for neighbours read the old one during the step.
   void advance(Pair pair, int64_t k) {
     set_h(pair.q, pair.p, output(pair.q, steps_[pair.q], pair.p));
-    if (own_c_ && training_)
+    if (has_c && training_)
       c_[pair.q * call_.P + pair.p] =
           stored_.c_of(call_, (call_.active.first[samples_[pair.q]] + k) * call_.P + pair.p);
   }
 
+  void hold_after(int64_t k, Sites sites) {
+    for (int64_t q = 0; k >= 0 && q < last_running_; ++q) hold_until(q, k, sites);
+  }
+
   // Eq. (10) where u is False: in the k-th computed step, and in the steps between it and the next.
-  void hold_until(int64_t q, int64_t k) {
+  void hold_until(int64_t q, int64_t k, Sites sites) {
     const int64_t n = samples_[q], first = call_.active.first[n], computed = call_.computed_steps(n);
     const int64_t way = call_.layer.reverse ? -1 : 1, end = call_.layer.reverse ? -1 : call_.T;
     const int64_t stop = k + 1 < computed ? call_.active.steps[first + k + 1] : end;
@@ -125,11 +170,11 @@ class Forward {
     if (k >= 0) {
       t = call_.active.steps[first + k] + way;
       if (call_.layer.update_mask == GAPCELL_SITES)
-        for (int64_t p = 0; p < call_.P; ++p)
+        for (int64_t p = sites.first; p < sites.last; ++p)
           if (!call_.updates(n, t - way, p)) hold(q, t - way, p);
     }
     for (; t != stop; t += way)
-      for (int64_t p = 0; p < call_.P; ++p) hold(q, t, p);
+      for (int64_t p = sites.first; p < sites.last; ++p) hold(q, t, p);
   }
 
   void hold(int64_t q, int64_t t, int64_t p) {
@@ -137,16 +182,20 @@ class Forward {
     std::memcpy(output(q, t, p), state, call_.F * sizeof(float));
   }
 
-  void finish(int64_t q) {
+  void finish(int64_t q, Sites sites) {
     const int64_t n = samples_[q], P = call_.P, F = call_.F;
     auto *h = static_cast<float *>(call_.data.h.data), *c = static_cast<float *>(call_.data.c.data);
-    for (int64_t p = 0; p < P; ++p) {
+    for (int64_t p = sites.first; p < sites.last; ++p) {
       if (h) std::memcpy(h + (n * P + p) * F, h_[q * (P + 1) + p], F * sizeof(float));
-      if (c && own_c_) std::memcpy(c + (n * P + p) * F, c_[q * P + p], F * sizeof(float));
+      if (c && has_c) std::memcpy(c + (n * P + p) * F, c_[q * P + p], F * sizeof(float));
     }
   }
 
+  static constexpr bool has_c = Cell::has_c;
+
   const Call &call_;
+  const int thread_;
+  Team *const team_;  // or alone
   const int64_t *samples_;
   const int64_t count_;
   const float *zero_;
@@ -161,7 +210,7 @@ class Forward {
   const float **entered_;  // as the recurrent convolution reads it: h_, or times the dropout's scale
   float **c_;              // c_(t-1)
   float *copies_ = nullptr, *scaled_ = nullptr, *own_c_ = nullptr;
-  int64_t running_ = 0;
+  int64_t running_ = 0, last_running_ = 0, phase_ = 0;
 };
 
 }  // namespace gapcell::GAPCELL_ISA

@@ -1,6 +1,7 @@
 #include "interface.h"
 
 #include <cstdio>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <new>
@@ -61,6 +62,24 @@ const Kernel &kernel_in_use() {
 Memory floats(uint64_t count) { return Memory(count * sizeof(float)); }
 float *data(const Memory &memory) { return static_cast<float *>(memory.data()); }
 
+// One for each thread's samples, where they are shared.
+class Teams {
+ public:
+  explicit Teams(Call &call) {
+    if (call.active.team < 2) return;
+    for (int i = 0; i < call.active.threads; ++i) teams_.push_back(&all_.emplace_back(call.active.team));
+    if (call.layer.cell == GAPCELL_LSTM)
+      c_ = floats(static_cast<uint64_t>(call.N * call.P * call.padded_filters));
+    call.teams = teams_.data();
+    call.team_c = data(c_);
+  }
+
+ private:
+  std::deque<gapcell::Team> all_;
+  std::vector<gapcell::Team *> teams_;
+  Memory c_;
+};
+
 // Everything a call's weights depend on is what the handle was made for.
 void check_same_weights(const gapcell_layer &made_for, const gapcell_layer &layer) {
   bool same = made_for.cell == layer.cell && made_for.rank == layer.rank && made_for.channels == layer.channels &&
@@ -87,9 +106,10 @@ void forward(Call &call) {
     kernel.pack(call, data(packed));
   }
   call.packed = data(weights ? weights->packed : packed);
-  gapcell::run_parts(call.active.threads, call.data.parallel, [&](int thread) {
+  const Teams teams(call);
+  gapcell::run_parts(call.active.threads * call.active.team, call.data.parallel, [&](int part) {
     Scratch scratch;
-    kernel.forward(call, thread, scratch);
+    kernel.forward(call, part, scratch);
   });
 }
 

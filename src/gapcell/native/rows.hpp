@@ -82,6 +82,11 @@ GAPCELL_INLINE const float *recurrent_scale(const Call &call, int64_t n, int64_t
   return scale + (call.layer.recurrent_scale == GAPCELL_SITES ? n * call.P + p : n) * call.F;
 }
 
+// Output sites from `first` to just before `last`.
+struct Sites {
+  int64_t first, last;
+};
+
 // A pair that steps: the thread's q-th sample, output site p.
 struct Pair {
   int32_t q, p;
@@ -90,9 +95,9 @@ struct Pair {
 // The pairs of one step, site by site: rows that read the same taps stand together, so that whole tiles can leave out
 // the taps that lie outside. `samples[q]` steps at `steps[q]`.
 GAPCELL_INLINE int64_t find_pairs(const Call &call, const int64_t *samples, const int64_t *steps, int64_t count,
-                                  Pair *pairs) {
+                                  Sites sites, Pair *pairs) {
   int64_t found = 0;
-  for (int64_t p = 0; p < call.P; ++p)
+  for (int64_t p = sites.first; p < sites.last; ++p)
     for (int64_t q = 0; q < count; ++q)
       if (call.updates(samples[q], steps[q], p)) pairs[found++] = {static_cast<int32_t>(q), static_cast<int32_t>(p)};
   return found;

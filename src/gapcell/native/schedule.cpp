@@ -20,14 +20,29 @@ int64_t pairs(const Call &call, const Schedule &schedule, int64_t n) {
   return call.T * call.P - std::count(u, u + call.T * call.P, uint8_t{0});
 }
 
-// Waking a thread takes some ten microseconds; for less work than that it is left asleep.
-int64_t thread_count(const Call &call, int64_t pairs) {
-  constexpr double kLeastProducts = 2e6;
+#if defined(GAPCELL_SANITIZED)
+constexpr double kEffort = 0.0;  // to test with: however little there is to do, all threads take part
+#else
+constexpr double kEffort = 1.0;
+#endif
+
+double products(const Call &call, int64_t pairs) {
   const int64_t read = call.taps * call.C + call.recurrent_taps * call.F;
-  const double each = 4.0 * static_cast<double>(call.F) * static_cast<double>(read);
-  const double useful = 1.0 + static_cast<double>(pairs) * each / kLeastProducts;
-  const int64_t most = std::min<int64_t>(call.layer.threads, call.N);
-  return std::max<int64_t>(1, useful < static_cast<double>(most) ? static_cast<int64_t>(useful) : most);
+  return static_cast<double>(pairs) * 4.0 * static_cast<double>(call.F) * static_cast<double>(read);
+}
+
+// Waking a thread takes some ten microseconds, one that is lent and still spins one or two; for less work than that it
+// is left alone. At most `most`, at least 1.
+int64_t useful_threads(const Call &call, int64_t pairs, int64_t most) {
+  const double least = kEffort * (call.data.parallel ? 2e5 : 2e6);
+  const double done = products(call, pairs);
+  return std::max<int64_t>(1, done < least * static_cast<double>(most - 1) ? static_cast<int64_t>(1.0 + done / least) : most);
+}
+
+// A step's end, where a team's threads wait for each other, takes a microsecond.
+int64_t useful_team(const Call &call, int64_t pairs, int64_t steps, int64_t most) {
+  const double least = kEffort * 1e5, done = products(call, pairs) / static_cast<double>(std::max<int64_t>(1, steps));
+  return std::max<int64_t>(1, done < least * static_cast<double>(most) ? static_cast<int64_t>(done / least) : most);
 }
 
 }  // namespace
@@ -62,7 +77,10 @@ void Schedule::deal_out(const Call &call) {
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return cost[a] > cost[b]; });
 
   const int64_t pairs_in_all = std::accumulate(cost.begin(), cost.end(), int64_t{0});
-  std::vector<std::vector<int64_t>> owned(thread_count(call, pairs_in_all));
+  const int64_t threads = useful_threads(call, pairs_in_all, call.layer.threads);
+  std::vector<std::vector<int64_t>> owned(std::max<int64_t>(1, std::min(threads, call.N)));
+  if (call.N > 0 && threads / call.N > 1)
+    team = static_cast<int>(useful_team(call, pairs_in_all, static_cast<int64_t>(steps.size()), threads / call.N));
   std::vector<int64_t> load(owned.size());
   for (int64_t n : order) {
     const auto least = std::min_element(load.begin(), load.end()) - load.begin();

@@ -12,13 +12,16 @@ namespace gapcell {
 //
 // A thread owns whole samples, for all steps, so that no thread ever waits for another's h_(t-1). Samples are dealt out
 // longest first to the thread that has least, which depends on the masks and the number of threads only: the same call
-// is divided the same way every time.
+// is divided the same way every time. Where there are fewer samples than threads, forward lets several threads share
+// the sites of each step (`team`); they wait for each other at its end.
 struct Schedule {
   std::vector<int64_t> first, steps, samples, thread_first;
+  int team = 1;
 
   explicit Schedule(const Call &call);
   ActiveSteps active() const {
-    return {first.data(), steps.data(), samples.data(), thread_first.data(), static_cast<int>(thread_first.size()) - 1};
+    return {first.data(), steps.data(), samples.data(), thread_first.data(), static_cast<int>(thread_first.size()) - 1,
+            team};
   }
 
  private:

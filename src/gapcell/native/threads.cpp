@@ -116,4 +116,20 @@ void run_parts(int parts, gapcell_parallel lent, const std::function<void(int)> 
   job->wait();
 }
 
+int claim_slice(Team &team, int64_t phase) {
+  int64_t slice = team.claimed_.load();
+  while (slice < (phase + 1) * team.slices_)
+    if (team.claimed_.compare_exchange_weak(slice, slice + 1)) return static_cast<int>(slice - phase * team.slices_);
+  return -1;
+}
+
+void finish_slice(Team &team) { team.done_.fetch_add(1); }
+
+void wait_for_slices(const Team &team, int64_t phase) {
+  for (int tries = 0; team.done_.load() < (phase + 1) * team.slices_; ++tries) {
+    // A slice takes microseconds; longer only if its thread has lost its core, and ours may be the one it needs.
+    if (tries > 10000) std::this_thread::yield();
+  }
+}
+
 }  // namespace gapcell

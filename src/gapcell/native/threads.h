@@ -5,9 +5,10 @@
 // own operators, just when this kernel wants the cores.
 #pragma once
 
+#include <atomic>
 #include <functional>
 
-#include "interface.h"
+#include "call.h"
 
 namespace gapcell {
 
@@ -15,5 +16,20 @@ namespace gapcell {
 // runs which part does not matter to the result. May be called from several threads at once, and after fork. The first
 // exception that a part throws is thrown again here. `lent`: the caller's threads, or NULL.
 void run_parts(int parts, gapcell_parallel lent, const std::function<void(int)> &work);
+
+// Several threads at work that has phases, each of so many slices. Whoever comes claims what is left of a phase, and
+// then waits for the others to finish theirs: all gets done, however many come. Its functions are in call.h.
+class Team {
+ public:
+  explicit Team(int slices) : slices_(slices) {}
+
+ private:
+  friend int claim_slice(Team &team, int64_t phase);
+  friend void finish_slice(Team &team);
+  friend void wait_for_slices(const Team &team, int64_t phase);
+
+  const int64_t slices_;
+  std::atomic<int64_t> claimed_{0}, done_{0};
+};
 
 }  // namespace gapcell
