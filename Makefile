@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make demo    anomalies in real purchases: writes report.html and scores.parquet here"
 	@echo "make test    linter, type checker and every test"
-	@echo "make bench   benchmarks/results, and the figures that the documents quote"
+	@echo "make bench   measures everything anew (25 minutes), and writes docs/benchmarks.md and the README's figures"
 	@echo "make clean   removes the virtual environment and everything written here"
 
 demo: $(VENV)/detect.stamp
@@ -28,10 +28,8 @@ test: $(VENV)/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 $(PYTEST_ARGS)
 
 bench: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/layers.py --out benchmarks/results/layers.json
-	$(BIN)/python benchmarks/jax_layers.py --out benchmarks/results/jax_layers.json
-	$(BIN)/python benchmarks/keras_layers.py --out benchmarks/results/keras_layers.json
-	$(BIN)/python benchmarks/document.py
+	$(BIN)/python -m benchmarks --anew
+	$(BIN)/python -m benchmarks.document
 
 clean:
 	rm -rf $(VENV) report.html scores.parquet build dist .pytest_cache .ruff_cache .hypothesis
