@@ -7,6 +7,7 @@ pytest.importorskip("torch", reason="these are tests of the torch layers")
 import torch
 
 from gapcell import native
+from gapcell.native import library
 from gapcell.torch import ConvGRU2d, ConvLSTM1d, ConvLSTM3d
 from gapcell.torch.frozen import Frozen
 
@@ -103,15 +104,16 @@ def test_without_the_kernel_it_runs_as_the_layer_does():
 def test_a_stream_does_not_pack_its_weights_again(monkeypatch):
     layer, x = ConvLSTM1d(3, 5, 3), torch.randn(1, 1, 3, 4)
     frozen = layer.freeze()
-    given = []
-    run = native.Layer.forward
+    packed, call = [], library.call
 
-    def watched(self, weights, **arrays):
-        given.append(type(weights))
-        run(self, weights, **arrays)
+    def watched(function, *arguments):
+        if function == "gapcell_forward":
+            words = arguments[1]
+            packed.append(words[library.Arguments._PLACES["weights"]] != 0)
+        call(function, *arguments)
 
-    monkeypatch.setattr(native.Layer, "forward", watched)
+    monkeypatch.setattr(library, "call", watched)
     frozen(x)
     frozen(x, mask=torch.ones(1, 1, dtype=torch.bool))
     layer(x)
-    assert given == [native.Weights, native.Weights, dict]
+    assert packed == [True, True, False]

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import math
 import weakref
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from gapcell.native import library
@@ -104,6 +105,34 @@ class Layer:
             ValueError: an array does not have the shape, dtype or layout described here.
         """
         self._run("gapcell_forward", weights, arrays)
+
+    def repeated(self, weights: Weights, names: tuple[str, ...]) -> Callable[..., None]:
+        """`forward` over arrays that are alike in every call, so that only where they lie is left to say.
+
+        Args:
+            weights: from `pack`.
+            names: of float32 arrays; no masks.
+
+        Returns:
+            A function of their addresses, in this order; 0: absent. The arrays must be as `forward` wants them and live
+            until it returns: nothing of this is checked here.
+        """
+        struct, arguments = self._arguments({})
+        arguments.place_word("weights", weights.handle)
+        arguments.place_word("parallel", self._parallel)
+        for name in names:
+            (count, _), *_ = self._accepted[name].shapes.values()
+            arguments.place(name, 0, 4 * count)
+        places = [arguments.place_of(name) for name in names]
+
+        def run(*addresses: int) -> None:
+            words = arguments.copied_words()
+            for place, address in zip(places, addresses, strict=True):
+                words[place] = address
+            library.call("gapcell_forward", struct, words)
+            _ = weights  # lives as long as this function
+
+        return run
 
     def backward(self, weights: dict[str, Array], **arrays: Array | None) -> None:
         """Fill the gradients that are given.

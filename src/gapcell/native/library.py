@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.resources
+import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -90,6 +91,14 @@ class Arguments:
         """Set a member that is no buffer."""
         self.words[self._PLACES[name]] = value
 
+    def place_of(self, name: str) -> int:
+        """Which word is the address of an array."""
+        return self._PLACES[name]
+
+    def copied_words(self) -> Any:
+        """The words once more, to be changed."""
+        return self._Words.from_buffer_copy(self.words)
+
     def buffer(self, name: str) -> Buffer:
         """One of the buffers."""
         at = self._PLACES[name]
@@ -153,6 +162,9 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+_thread = threading.local()  # a text for each thread, since making one takes a microsecond
+
+
 def call(function: str, *arguments: Any) -> None:
     """Call a function that returns a `gapcell_error`.
 
@@ -161,7 +173,9 @@ def call(function: str, *arguments: Any) -> None:
         MemoryError: there is not enough memory.
         RuntimeError: there is no kernel to run, and why.
     """
-    text = ctypes.create_string_buffer(_TEXT_BYTES)
+    text = _thread.__dict__.get("text")
+    if text is None:
+        text = _thread.text = ctypes.create_string_buffer(_TEXT_BYTES)
     error = getattr(_library(), function)(*arguments, text, _TEXT_BYTES)
     if error:
         kind = {1: ValueError, 2: MemoryError}.get(error, RuntimeError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,13 +51,13 @@ class Frozen:
         domain: Tensor | None = None,
     ) -> tuple[Any, State | Tensor]:
         """Run the layers; arguments, results and errors are those of the layer's own call."""
+        if mask is None and lengths is None and domain is None and isinstance(input, Tensor):
+            manner = torch.get_num_threads(), threads.parallel()
+            plan = self._plan(input.shape, input.dtype, input.device, manner)
+            parts = (state,) if isinstance(state, Tensor) else state
+            if plan is not None and plan.accepts(parts):
+                return plan.run(input, parts)
         with torch.no_grad():
-            if mask is None and lengths is None and domain is None and isinstance(input, Tensor):
-                manner = torch.get_num_threads(), threads.parallel()
-                plan = self._plan(input.shape, input.dtype, input.device, manner)
-                parts = (state,) if isinstance(state, Tensor) else state
-                if plan is not None and plan.accepts(parts):
-                    return plan.run(input, parts)
             return self._layer(input, state, mask=mask, lengths=lengths, domain=domain)
 
     def _make_plan(
@@ -77,54 +78,53 @@ class _Plan:
     """A stack of layers in one direction over float32 inputs of one shape: what a call would work out anew."""
 
     def __init__(self, frozen: Frozen, shape: torch.Size, manner: tuple[int, int]) -> None:
-        layer = frozen._layer
+        layer, packed = frozen._layer, frozen._packed
         spec = layer.spec
-        assert frozen._packed is not None  # noqa: S101 # `_make_plan` looked
-        self._channels_last, self._packed, self._lstm = layer.channels_last, frozen._packed, spec.cell == "lstm"
+        assert packed is not None  # noqa: S101 # `_make_plan` looked
+        self._channels_last, self._lstm = layer.channels_last, spec.cell == "lstm"
         samples, steps, *sites = shape[:2] + (shape[2:-1] if layer.channels_last else shape[3:])
-        sites = tuple(sites)
-        self._layers = []
-        for single in layer._layers:
-            self._layers.append(
-                native.Layer(
-                    single,
-                    samples=samples,
-                    steps=steps,
-                    sites=sites,
-                    threads=manner[0],
-                    parallel=manner[1],
-                )
-            )
-            sites = single.output_sites(sites)
-        self._output = (samples, steps, *sites, spec.filters)
-        self._final = (spec.num_layers, samples, *sites, spec.filters)
-        self._state = self._final if layer.channels_last else (*self._final[:2], spec.filters, *sites)
+        sizes = {"samples": samples, "steps": steps, "threads": manner[0], "parallel": manner[1]}
+        names = ("x", "hs", "h", "h0", *(("c", "c0") if self._lstm else ()))
+        self._forwards = []
+        for single, weights in zip(layer._layers, packed, strict=True):
+            self._forwards.append(native.Layer(single, sites=tuple(sites), **sizes).repeated(weights, names))
+            sites = single.output_sites(tuple(sites))
+        self._output = self._layout(samples, steps, *sites, spec.filters)
+        self._state = self._layout(spec.num_layers, samples, *sites, spec.filters)
+        self._state_bytes = samples * math.prod(sites) * spec.filters * torch.float32.itemsize
+
+    def _layout(self, *sizes: int) -> tuple[torch.Size, tuple[int, ...]]:
+        """Shape and strides, where the layer has its channels, of what lies channels last."""
+        like = torch.empty(sizes, device="meta")
+        like = like if self._channels_last else like.movedim(-1, 2)
+        return like.shape, like.stride()
 
     def accepts(self, state: State | None) -> bool:
         """Whether the layer's own call would take such a state as it is."""
         if state is None:
             return True
         return len(state) == 1 + self._lstm and all(
-            part.shape == self._state and part.dtype == torch.float32 and part.device.type == "cpu" for part in state
+            part.shape == self._state[0] and part.dtype == torch.float32 and part.device.type == "cpu" for part in state
         )
 
     def run(self, x: Tensor, state: State | None) -> tuple[Tensor, State | Tensor]:
-        if not self._channels_last:
-            x = x.movedim(2, -1)
-            state = None if state is None else tuple(part.movedim(2, -1) for part in state)
-        before = None if state is None else [part.contiguous() for part in state]
-        after = [torch.empty(self._final) for _ in range(1 + self._lstm)]
-        x = x.contiguous()
-        for place, layer in enumerate(self._layers):
-            hs = torch.empty(self._output)
-            arrays = dict(zip(("h", "c"), (part[place] for part in after), strict=False))
-            if before is not None:
-                arrays.update(zip(("h0", "c0"), (part[place] for part in before), strict=False))
-            layer.forward(self._packed[place], x=x, hs=hs, **arrays)
-            x = hs
-        if not self._channels_last:
-            x, after = x.movedim(-1, 2), [part.movedim(-1, 2) for part in after]
-        return x, tuple(after) if self._lstm else after[0]
+        read = (x if self._channels_last else x.movedim(2, -1)).contiguous()
+        before = None if state is None else [self._laid_out(part) for part in state]
+        after = tuple(torch.empty_strided(*self._state) for _ in range(1 + self._lstm))
+        for place, forward in enumerate(self._forwards):
+            hs, offset = torch.empty_strided(*self._output), place * self._state_bytes
+            states = []
+            for index, part in enumerate(after):
+                states.append(part.data_ptr() + offset)
+                states.append(0 if before is None else before[index].data_ptr() + offset)
+            forward(read.data_ptr(), hs.data_ptr(), *states)
+            read = hs
+        return read, after if self._lstm else after[0]
+
+    def _laid_out(self, part: Tensor) -> Tensor:
+        if part.stride() == self._state[1]:
+            return part
+        return (part if self._channels_last else part.movedim(2, -1)).contiguous()
 
 
 def _pack(layer: ConvRNN) -> list[native.Weights] | None:
