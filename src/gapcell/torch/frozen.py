@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ from gapcell import native
 from gapcell.torch import kernel, threads
 from gapcell.torch.arguments import Arguments, Run
 from gapcell.torch.stack import State
-
-if TYPE_CHECKING:
-    from gapcell.torch.layers import ConvRNN
 
 __all__ = ["Frozen"]
 
@@ -35,7 +32,7 @@ class Frozen:
             output, state = frozen(x, state)
     """
 
-    def __init__(self, layer: ConvRNN) -> None:
+    def __init__(self, layer: Any) -> None:  # a ConvRNN, whose module imports this one
         self._layer = copy.deepcopy(layer).requires_grad_(False).eval()
         self._packed = _pack(self._layer)
         self._layer._how = self._layer._how._replace(packed=self._packed)
@@ -127,7 +124,7 @@ class _Plan:
         return (part if self._channels_last else part.movedim(2, -1)).contiguous()
 
 
-def _pack(layer: ConvRNN) -> list[native.Weights] | None:
+def _pack(layer: Any) -> list[native.Weights] | None:
     """The weights of every layer and direction; None where the kernel does not serve."""
     weight = layer._parameters_of("l0").weight_ih
     if not kernel.serves(weight, weight.dtype, ()):
