@@ -4,6 +4,26 @@ Optional: where it was not built, or this machine cannot run it, `active` says w
 """
 
 from gapcell.native.layer import Layer, Weights
-from gapcell.native.library import Active, active, choose, idle_bytes, peak_flops, release_idle, using
+from gapcell.native.library import (
+    Active,
+    active,
+    choose,
+    idle_bytes,
+    peak_flops,
+    release_idle,
+    using,
+    xla_handlers,
+)
 
-__all__ = ["Active", "Layer", "Weights", "active", "choose", "idle_bytes", "peak_flops", "release_idle", "using"]
+__all__ = [
+    "Active",
+    "Layer",
+    "Weights",
+    "active",
+    "choose",
+    "idle_bytes",
+    "peak_flops",
+    "release_idle",
+    "using",
+    "xla_handlers",
+]
