@@ -47,4 +47,5 @@ $(VENV)/detect.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/test.stamp: $(VENV)/detect.stamp
 	$(PIP) install -c constraints.txt -e '.[detect,test,test-jax,test-keras]'
+	$(PIP) install --no-deps --force-reinstall -e .  # built anew: only now JAX's headers are there
 	@touch $@

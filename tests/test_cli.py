@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 
 import gapcell
-from gapcell import cli, commands, detect, native
+from gapcell import cli, commands, detect, info, native
 from gapcell.cli import main
 from gapcell.detect.simulate import Simulation
 
@@ -113,6 +113,30 @@ def test_info_tells_versions_and_the_kernel_without_importing_anything() -> None
     active = native.active()
     path = "pure PyTorch" if active.name == "off" else f"compiled, {active.name}"
     assert lines["kernel"] == f"{path}: {active.reason}"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "handlers", "said"),
+    [
+        ("off", False, "pure JAX: chosen by name"),
+        ("avx2", True, "compiled, avx2: called by XLA itself"),
+        (
+            "avx2",
+            False,
+            "compiled, avx2: called through Python, as it was built without JAX's headers; "
+            "install gapcell again where jax is installed",
+        ),
+    ],
+)
+def test_info_tells_how_jax_reaches_the_kernel(kernel, handlers, said, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(native, "active", lambda: native.Active(kernel, "chosen by name"))
+    monkeypatch.setattr(native, "xla_handlers", lambda: {"gapcell_xla_forward": None} if handlers else {})
+    monkeypatch.setattr(info, "version_of", lambda names: "1.0")
+    commands.info()
+    assert f"in jax        {said}\n" in capsys.readouterr().out
+    monkeypatch.setattr(info, "version_of", lambda names: None)
+    commands.info()
+    assert "in jax" not in capsys.readouterr().out
 
 
 # what is missing

@@ -246,10 +246,10 @@ def info() -> None:
 
     Example: gapcell info
     """
-    from gapcell.info import kernel, packages
+    from gapcell.info import kernel, kernel_in_jax, packages
     from gapcell.terminal import show_packages
 
-    show_packages(packages(), kernel())
+    show_packages(packages(), {"kernel": kernel(), "in jax": kernel_in_jax()})
 
 
 def as_moment(text: str | None) -> str | float | None:

@@ -73,3 +73,16 @@ def kernel() -> Kernel:
     if version_of(("torch",)) is None:
         return Kernel("NumPy reference", "PyTorch is not installed: pip install 'gapcell[torch]'")
     return Kernel("pure PyTorch", active.reason)
+
+
+def kernel_in_jax() -> Kernel | None:
+    """What computes a layer of gapcell.jax on a CPU, as far as JAX need not be asked; None: there is no JAX."""
+    if version_of(PACKAGES["jax"][0]) is None:
+        return None
+    active = native.active()
+    if active.name == "off":
+        return Kernel("pure JAX", active.reason)
+    if native.xla_handlers():
+        return Kernel(f"compiled, {active.name}", "called by XLA itself")
+    again = "install gapcell again where jax is installed"
+    return Kernel(f"compiled, {active.name}", f"called through Python, as it was built without JAX's headers; {again}")

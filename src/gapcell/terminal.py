@@ -144,11 +144,13 @@ def show_files(files: dict[str, str]) -> None:
         out.print(Text(f"{what:<8} {path}"), soft_wrap=True)
 
 
-def show_packages(packages: list[Package], kernel: Kernel) -> None:
-    """Versions, and which kernel runs and why."""
+def show_packages(packages: list[Package], kernels: dict[str, Kernel | None]) -> None:
+    """Versions, and which kernel runs and why, by where; a place that is not there has None."""
     out = console()
     for package in packages:
         cure = f"not installed; pip install 'gapcell[{package.extra}]'" if package.extra else "not installed"
         version = Text(package.version or cure, style="" if package.version else "dim")
         out.print(Text(f"{package.name:<14}") + version, soft_wrap=True)
-    out.print(Text(f"{'kernel':<14}{kernel.name}: {kernel.reason}"), soft_wrap=True)
+    for where, kernel in kernels.items():
+        if kernel is not None:
+            out.print(Text(f"{where:<14}{kernel.name}: {kernel.reason}"), soft_wrap=True)

@@ -86,6 +86,7 @@ def main(path):
             except TypeError as error:
                 failed.append(f"{name}, {way}: {error}")
                 continue
+            found[f"kernel calls/{name}/{way}"] = jax.jit(run).lower(*given).as_text().count("@gapcell_xla")
             found |= {f"{name}/{way}/{index:02}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
     np.savez(path, **found)
     if failed:

@@ -74,7 +74,7 @@ def test_gates_that_are_computed_again_give_the_same_gradients(cell, options):
     spec = make_spec(cell, filters=32, **options)
     rng = np.random.default_rng(0)
     params, x = make_batch(spec).params, rng.normal(size=(8, 64, 32 * spec.sizes("stride")[0], 2))
-    assert 8 * 64 * 32 * 32 * spec.gates * 8 > recurrence._FEW
+    assert 8 * 64 * 32 * 32 * spec.gates * 8 > recurrence.FEW
     gradients = {}
     for vjp in ("lean", "plain"):
         of = jax.grad(functools.partial(loss, spec, vjp=vjp, key=jax.random.key(1)), (0, 1))

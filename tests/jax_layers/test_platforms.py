@@ -35,6 +35,7 @@ def products(text):
     return text.count("stablehlo.dot_general")
 
 
+@pytest.mark.usefixtures("no_kernel")  # the kernel has no code to read
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"num_layers": 2}], ids=str)
 def test_on_a_cpu_no_convolution_is_differentiated(cell, options):
@@ -44,6 +45,7 @@ def test_on_a_cpu_no_convolution_is_differentiated(cell, options):
     assert products(text)
 
 
+@pytest.mark.usefixtures("no_kernel")  # likewise
 def test_on_a_cpu_what_xla_is_slow_at_is_a_product_too():
     assert not convolutions(lowered(make_spec(dilation=2, recurrent_kernel_size=1), "cpu", convolution="matmul"))
     assert not convolutions(lowered(make_spec(), "cpu", jnp.bfloat16))
@@ -84,6 +86,7 @@ def test_both_forms_give_the_same(cell):
 # Export ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_kernel")  # what is exported is the pure form: here bit by bit
 def test_an_export_for_several_platforms():
     """One program that chooses where it runs; here on the CPU."""
     spec = make_spec()
@@ -125,11 +128,12 @@ def temporary_bytes(of, *arguments):
     return jax.jit(jax.grad(of)).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.usefixtures("no_kernel")  # of the pure form; test_kernel.py asks the kernel
 def test_lean_needs_half_the_memory_of_plain_and_of_flax():
     linen = pytest.importorskip("flax.linen", reason="flax is what is compared with")
     N, T, L, C, F = 8, 64, 64, 16, 32
     spec = make_spec(in_channels=C, filters=F)
-    assert N * T * L * spec.gates * F * 4 > recurrence._FEW
+    assert N * T * L * spec.gates * F * 4 > recurrence.FEW
     x = jax.ShapeDtypeStruct((N, T, L, C), jnp.float32)
     params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in spec.parameter_shapes().items()}
 

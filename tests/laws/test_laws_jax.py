@@ -110,6 +110,13 @@ def test_a_split_is_the_whole(name):
 # Options --------
 
 
+@pytest.mark.usefixtures("no_kernel")  # which computes the calls above in float32, where it is built
+@pytest.mark.parametrize("law", [1, 6, 13])
+@pytest.mark.parametrize("name", ["1d site mask", "2d", "hold output gru"])
+def test_the_pure_form_obeys_in_single_precision(law, name):
+    check(law, JaxLayer(), build(name, np.float32), PlainLayer())
+
+
 @pytest.mark.parametrize("law", [1, 6, 13])
 @pytest.mark.parametrize(
     "name", ["1d site mask", "hold output gru", "predict, domain", "stride 2d", "series, elements"]

@@ -67,6 +67,13 @@ def apply(
 ) -> tuple[Array, Any]:
     """Run masked ConvLSTM or ConvGRU layers over a batch; a pure function, for any transform of JAX's.
 
+    On a CPU, in float32 and bfloat16, the compiled kernel computes it where there is one (`gapcell info` says), forward
+    and backward: only what is observed, as the masks have it when it runs. It uses the cores that XLA does. Whether it
+    is used is decided when a function is traced: for functions that were jitted before, `gapcell.native.using("off")`
+    comes too late, and needs jax.clear_caches(). Programs that are exported, run on other devices or are divided over
+    several by jit are computed by XLA, every step, masked or not. Under jax.vmap the kernel takes one member after the
+    other; jax.shard_map gives each device its own call.
+
     Args:
         params: as `init` returns them.
         x: (N, T, *S, C), or a series (N, S, C) with `spec.window`; of the parameters' dtype or, for mixed precision, a
@@ -81,9 +88,9 @@ def apply(
             leading axis may be left out where it is 1. None starts from zeros.
         key: of jax.random, draws the dropouts of `spec`; None applies none, as at inference.
         vjp: "lean" keeps h and c for the backward pass and computes the gates again; "plain" lets JAX differentiate
-            every operation, which forward mode (jax.jvp, jax.jacfwd) needs.
-        convolution: "matmul" copies taps side by side and multiplies once, "xla" calls XLA's convolution; None takes
-            "matmul" where the code is compiled for a CPU and "xla" elsewhere.
+            every operation, which forward mode (jax.jvp, jax.jacfwd) needs, without the kernel.
+        convolution: "matmul" copies taps side by side and multiplies once, "xla" calls XLA's convolution, both without
+            the kernel; None takes the kernel, or "matmul" where the code is compiled for a CPU and "xla" elsewhere.
 
     Returns:
         y (N, T, *S', F·directions), or (N, S, F·directions) for a series, of x's dtype; and the last state, (h, c), or

@@ -7,7 +7,7 @@ pass has the state before each step, computes the gates again, and sums the weig
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from gapcell import cell
+from gapcell import cell, masks, native
 from gapcell.jax.convolution import (
     CPU,
     FORMS,
@@ -30,13 +30,17 @@ from gapcell.jax.convolution import (
 from gapcell.jax.reverse_only import reverse_only
 from gapcell.spec import Spec
 
-__all__ = ["OPERATIONS", "How", "Inputs", "Plan", "run"]
+__all__ = ["FEW", "OPERATIONS", "How", "Inputs", "Plan", "over_the_same_mesh_axes", "run", "run_samples_first"]
 
 State = cell.State
-_FEW = 2**23  # bytes that stay in a CPU's cache: reading them back is cheaper than computing them again
+FEW = 2**23  # bytes that stay in a CPU's cache: reading them back is cheaper than computing them again
 
 
 OPERATIONS = cell.Operations(lax.logistic, lax.tanh, jnp.where, partial(jnp.split, axis=-1))
+
+
+def _there_is_a_kernel() -> bool:
+    return native.active().name != "off"
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,13 @@ class How:
         vjp: "lean" for the backward pass of this module, "plain" for JAX's own.
         convolution: a key of `FORMS`; None leaves it to the platform that the code is compiled for.
         operations: of one step.
+        kernel: whether the compiled kernel may compute what it can; False where there is none, or it is switched off.
     """
 
     vjp: Literal["lean", "plain"] = "lean"
     convolution: Literal["matmul", "xla"] | None = None
     operations: cell.Operations = OPERATIONS
+    kernel: bool = field(default_factory=_there_is_a_kernel)
 
 
 @dataclass(frozen=True)
@@ -84,13 +90,33 @@ def run(plan: Plan, inputs: Inputs) -> tuple[Array, State]:
     """The states after every step, hs (T, N, *S', F), and the last state."""
     if inputs.x.shape[0] == 0:
         return jnp.zeros((0, *inputs.state[0].shape), inputs.state[0].dtype), inputs.state
-    inputs = _over_the_same_mesh_axes(inputs)
+    inputs = over_the_same_mesh_axes(inputs)
     if plan.how.vjp == "plain":
         return _on_platform(plan, _states_plain, inputs)
     return _lean(plan, reverse_only(inputs))
 
 
-def _over_the_same_mesh_axes(inputs: Inputs) -> Inputs:
+def run_samples_first(plan: Plan, hold: bool, inputs: Inputs) -> tuple[Array, State]:
+    """The output and the last state of inputs with the axes (N, T, ...) in the place of (T, N, ...).
+
+    Args:
+        plan: as for `run`.
+        hold: what the output has where the state does not step: True: h_t, False: 0.
+        inputs: x (N, T, *S, C); update (N, T) or (N, T, *S').
+
+    Returns:
+        y (N, T, *S', F), and the last state.
+    """
+    update = inputs.update
+    if update is not None:
+        update = masks.expand(update, inputs.x.ndim).swapaxes(0, 1)
+    hs, last = run(plan, inputs._replace(x=inputs.x.swapaxes(0, 1), update=update))
+    if update is not None and not hold:
+        hs = jnp.where(update, hs, 0)
+    return hs.swapaxes(0, 1), last
+
+
+def over_the_same_mesh_axes(inputs: Inputs) -> Inputs:
     """Under jax.shard_map a scan's carry must vary over the axes of the mesh that x varies over, as zeros do not."""
     axes = frozenset[str]().union(*(jax.typeof(leaf).mat.varying for leaf in jax.tree.leaves(inputs)))
 
@@ -141,7 +167,7 @@ def _states_before(plan: Plan, form: Form, inputs: Inputs) -> tuple[State, tuple
     h = inputs.state[0]
     blocks = plan.spec.gates * (1 if plan.spec.cell == "lstm" else 2)
     size = inputs.x.shape[0] * h.size * h.dtype.itemsize * blocks
-    few = isinstance(size, int) and size <= _FEW  # an exporter's symbolic size is not compared
+    few = isinstance(size, int) and size <= FEW  # an exporter's symbolic size is not compared
     last, (befores, kept) = _scan(plan, form.value, inputs, lambda before, z, after: (before, z if few else None))
     return befores, kept, last
 

@@ -10,7 +10,7 @@ from jax import Array
 
 from gapcell import masks, observed
 from gapcell.cell import State
-from gapcell.jax import recurrence
+from gapcell.jax import kernel, recurrence
 from gapcell.jax.convolution import Parameters
 from gapcell.jax.dropout import Scales
 from gapcell.jax.recurrence import How
@@ -96,13 +96,10 @@ class _Layer(NamedTuple):
 
     def _sites(self, x: Array, update: Array | None, state: State) -> tuple[Array, State]:
         """Sections 2 and 3 over (N, T, *S, C); `update` is (N, T) or (N, T, *S')."""
-        if update is not None:
-            update = masks.expand(update, x.ndim).swapaxes(0, 1)
-        inputs = recurrence.Inputs(self.parameters, x.swapaxes(0, 1), state, update, self.dropout)
-        hs, last = recurrence.run(self.plan, inputs)
-        if update is not None and not self.hold:
-            hs = jnp.where(update, hs, 0)
-        return hs.swapaxes(0, 1).astype(x.dtype), last
+        inputs = recurrence.Inputs(self.parameters, x, state, update, self.dropout)
+        run = kernel.run if kernel.serves(self.plan, inputs) else recurrence.run_samples_first
+        y, last = run(self.plan, self.hold, inputs)
+        return y.astype(x.dtype), last
 
 
 def _reversed(array: Array | None) -> Array | None:

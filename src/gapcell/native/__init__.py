@@ -4,7 +4,16 @@ Optional: where it was not built, or this machine cannot run it, `active` says w
 """
 
 from gapcell.native.layer import Layer, Weights, stored_bytes_a_site
-from gapcell.native.library import Active, active, choose, idle_bytes, peak_flops, release_idle, using
+from gapcell.native.library import (
+    Active,
+    active,
+    choose,
+    idle_bytes,
+    peak_flops,
+    release_idle,
+    using,
+    xla_handlers,
+)
 
 __all__ = [
     "Active",
@@ -17,4 +26,5 @@ __all__ = [
     "release_idle",
     "stored_bytes_a_site",
     "using",
+    "xla_handlers",
 ]

@@ -81,6 +81,17 @@ class Layer:
         library.call("gapcell_stored_bytes", struct, arguments.buffer("update"), ctypes.byref(count))
         return count.value
 
+    def describe(self, arrays: dict[str, tuple[Shape, str]]) -> bytes:
+        """The `gapcell_layer` of a call with arrays of these shapes and dtypes, for callers of the library itself.
+
+        Raises:
+            ValueError: an array does not have the shape or dtype that `forward` and `backward` want.
+        """
+        struct = library.LayerStruct.from_buffer_copy(self._struct)
+        for name, (shape, dtype) in arrays.items():
+            self._enter(struct, name, shape, dtype)
+        return bytes(struct)
+
     def pack(self, parameters: dict[str, Array]) -> Weights:
         """A packed copy of the parameters for many calls; later changes of the arrays do not show."""
         struct, arguments = self._arguments(parameters)
@@ -168,23 +179,28 @@ class Layer:
             if name == "stored":
                 arguments.place(name, pointer, math.prod(shape) * size)
                 continue
-            accepted = self._accepted.get(name)
-            if accepted is None:
-                raise ValueError(f"`{name}` is not an array of this layer; it has {', '.join(sorted(self._accepted))}")
-            if shape not in accepted.shapes or dtype not in accepted.dtypes:
-                raise ValueError(accepted.refusal(name, shape, dtype))
-            count, kind = accepted.shapes[shape]
-            arguments.place(name, pointer, count * size)
-            if accepted.field is not None:
-                setattr(struct, accepted.field, kind)
-            if name == "x":
-                struct.x_type = int(dtype == "bfloat16")
-            elif name in _PARAMETERS:
+            arguments.place(name, pointer, self._enter(struct, name, shape, dtype) * size)
+            if name in _PARAMETERS:
                 if weight_type not in (None, dtype):
                     raise ValueError(f"`{name}` has dtype {dtype}, but another parameter {weight_type}; expected one")
                 weight_type = dtype
-        struct.weight_type = int(weight_type == "bfloat16")
         return struct, arguments
+
+    def _enter(self, struct: library.LayerStruct, name: str, shape: Shape, dtype: str) -> int:
+        """Write down what an array's shape and dtype say about the call, and return the number of its values."""
+        accepted = self._accepted.get(name)
+        if accepted is None:
+            raise ValueError(f"`{name}` is not an array of this layer; it has {', '.join(sorted(self._accepted))}")
+        if shape not in accepted.shapes or dtype not in accepted.dtypes:
+            raise ValueError(accepted.refusal(name, shape, dtype))
+        count, kind = accepted.shapes[shape]
+        if accepted.field is not None:
+            setattr(struct, accepted.field, kind)
+        if name == "x":
+            struct.x_type = int(dtype == "bfloat16")
+        elif name in _PARAMETERS:
+            struct.weight_type = int(dtype == "bfloat16")
+        return count
 
 
 class Weights:

@@ -24,12 +24,14 @@ __all__ = [
     "peak_flops",
     "release_idle",
     "using",
+    "xla_handlers",
 ]
 
 INTERFACE_VERSION = 2
 _FILE = "libgapcell_native.so"
 _TEXT_BYTES = 512
 _BY_NAME = "chosen by name"  # the library's words, in dispatch.cpp
+_XLA_HANDLERS = ("gapcell_xla_forward", "gapcell_xla_backward")
 _MEMBERS = (
     *("x", "observed", "update", "recurrent_scale", "kernel", "recurrent_kernel", "bias", "recurrent_bias"),
     *("h0", "c0", "dt", "rates", "weights", "parallel"),
@@ -217,6 +219,13 @@ def using(name: str) -> Iterator[None]:
         yield
     finally:
         choose(before)
+
+
+def xla_handlers() -> dict[str, Any]:
+    """The library's functions for jax.ffi by name; empty where it was built without JAX's headers. Never raises."""
+    library, _ = _loaded()
+    names = [name for name in _XLA_HANDLERS if hasattr(library, name)]
+    return {name: getattr(library, name) for name in names}
 
 
 def peak_flops(seconds: float = 0.2) -> float:
