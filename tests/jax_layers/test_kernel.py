@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 
 import pytest
 
@@ -460,3 +461,13 @@ def test_a_right_call_is_not_refused():
     batch = make_batch(spec)
     params, x, state = arguments(batch)
     assert_close(called(), gj.apply(params, jnp.nan_to_num(x), spec, state=state)[0], ALIKE)
+
+
+@pytest.mark.parametrize("of_x", [False, True])
+def test_the_gradient_of_x_is_computed_where_somebody_asks_for_it(of_x):
+    spec = make_spec()
+    params, x, _ = arguments(make_batch(spec))
+    total = jax.jit(lambda params, x: gj.apply(params, x, spec)[0].sum())
+    text = str(jax.make_jaxpr(jax.grad(total, argnums=(0, 1) if of_x else 0))(params, x))
+    written = re.findall(r"gapcell_backward\[.*?dx=(\w+)", text, re.DOTALL)
+    assert written == [str(of_x)]

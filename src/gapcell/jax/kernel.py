@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 
 from gapcell.cell import State
 from gapcell.jax import primitives, recurrence
@@ -54,19 +56,22 @@ def _layer(plan: Plan, hold: bool, inputs: Inputs) -> tuple[Array, State]:
     return results.hs, _last(inputs, results)
 
 
-def _forward(plan: Plan, hold: bool, inputs: Inputs) -> tuple[tuple[Array, State], tuple[Inputs, Array, Array]]:
+def _forward(plan: Plan, hold: bool, given: Inputs) -> tuple[tuple[Array, State], tuple[Any, ...]]:
+    """`given` has each array with whether it is differentiated; that of x is kept as a tree of no leaves, or None."""
+    inputs: Inputs = jax.tree.map(lambda leaf: leaf.value, given)
+    x_moves = () if cast(Any, given.x).perturbed else None
     results = primitives.forward(Call(plan, hold, _store(inputs)), from_inputs(inputs))
-    return (results.hs, _last(inputs, results)), (inputs, results.hs, results.stored)
+    return (results.hs, _last(inputs, results)), (inputs, results.hs, results.stored, x_moves)
 
 
 def _backward(
-    plan: Plan, hold: bool, kept: tuple[Inputs, Array, Array], gradients: tuple[Array, State]
+    plan: Plan, hold: bool, kept: tuple[Any, ...], gradients: tuple[Array | SymbolicZero, State]
 ) -> tuple[Inputs]:
-    inputs, hs, stored = kept
-    dhs, dlast = gradients
-    dh, *dc = (part.astype(jnp.float32) for part in dlast)
+    inputs, hs, stored, x_moves = kept
+    dhs, (dh, *dc) = jax.tree.map(_arriving, gradients, is_leaf=_is_zero)
     cotangents = Cotangents(hs, stored, dhs, dh, dc[0] if dc else absent())
-    found = primitives.backward(Call(plan, hold, _store(inputs)), from_inputs(inputs), cotangents)
+    call = Call(plan, hold, _store(inputs), x_moves is not None)
+    found = primitives.backward(call, from_inputs(inputs), cotangents)
     weights = inputs.parameters
     parameters = Parameters(
         found.dkernel.astype(weights.kernel.dtype),
@@ -76,10 +81,22 @@ def _backward(
     )
     state = zip(inputs.state, (found.dh0, found.dc0), strict=False)  # the GRU has no c
     dstate = tuple(gradient.astype(part.dtype) for part, gradient in state)
-    return (Inputs(parameters, found.dx.astype(inputs.x.dtype), dstate, None, None),)
+    dx = None if x_moves is None else found.dx.astype(inputs.x.dtype)
+    return (Inputs(parameters, cast(Any, dx), dstate, None, None),)
 
 
-_layer.defvjp(_forward, _backward)
+# With it JAX says what is not differentiated: the gradient of x is dear where C is small.
+_layer.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _is_zero(cotangent: Any) -> bool:
+    return isinstance(cotangent, SymbolicZero)
+
+
+def _arriving(cotangent: Array | SymbolicZero) -> Array:
+    if isinstance(cotangent, SymbolicZero):
+        return jnp.zeros(cotangent.shape, jnp.float32)
+    return cotangent.astype(jnp.float32)
 
 
 def _last(inputs: Inputs, results: Results) -> State:

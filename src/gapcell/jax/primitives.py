@@ -47,11 +47,13 @@ class Call(NamedTuple):
         plan: the layer, and how the pure form computes it.
         hold: what hs has where the state does not step: True: h_t, False: 0.
         store: see `native.Layer`.
+        dx: whether backward gives the gradient of x.
     """
 
     plan: Plan
     hold: bool
     store: Store
+    dx: bool = False
 
 
 class _Function(NamedTuple):
@@ -118,9 +120,8 @@ def _purely_backward(call: Call, operands: Operands, cotangents: Cotangents) -> 
         absent() if part is None else part.astype(jnp.float32) for part in found.parameters
     )
     dh0, *dc0 = found.state
-    return Gradients(
-        found.x.astype(jnp.float32), kernel, recurrent_kernel, biases[0], biases[1], dh0, dc0[0] if dc0 else absent()
-    )
+    dx = found.x.astype(jnp.float32) if call.dx else absent()
+    return Gradients(dx, kernel, recurrent_kernel, biases[0], biases[1], dh0, dc0[0] if dc0 else absent())
 
 
 # What the primitives are to JAX ---------------------------------------------------------------------------------------
@@ -137,8 +138,9 @@ def _forward_shapes(call: Call, operands: Any) -> Results:
 
 
 def _backward_shapes(call: Call, operands: Any, cotangents: Any) -> Gradients:
-    of = (operands.x, operands.kernel, operands.recurrent_kernel, operands.bias, operands.recurrent_bias)
-    return Gradients(*(_like(operands.x, array.shape) for array in (*of, operands.h0, operands.c0)))
+    of = (operands.kernel, operands.recurrent_kernel, operands.bias, operands.recurrent_bias, operands.h0, operands.c0)
+    shapes = (operands.x.shape if call.dx else (0,), *(array.shape for array in of))
+    return Gradients(*(_like(operands.x, shape) for shape in shapes))
 
 
 def _like(aval: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:

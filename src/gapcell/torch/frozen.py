@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gapcell import native
 from gapcell.torch import kernel, threads
 from gapcell.torch.arguments import Arguments, Run
-from gapcell.torch.stack import State
+from gapcell.torch.stack import Parameters, State
 
 __all__ = ["Frozen"]
 
@@ -136,6 +136,7 @@ def _pack(layer: Any) -> list[native.Weights] | None:
             taps = zip(spec.sizes("kernel_size"), spec.sizes("dilation"), strict=True)
             sites = (spec.window,) if spec.window else tuple(d * (k - 1) + 1 for k, d in taps)
             x, h = weight.new_empty(1, 1, *sites, spec.in_channels), weight.new_empty(0)
-            arguments = Arguments(x, h, None, *layer._parameters_of(suffix), None, None)
+            weights: Parameters = layer._parameters_of(suffix)
+            arguments = Arguments(x, h, None, *weights, dropout=None, update=None)
             packed.append(kernel.pack(Run(spec, hold=False), arguments))
     return packed
