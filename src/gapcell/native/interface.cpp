@@ -113,6 +113,20 @@ void forward(Call &call) {
   });
 }
 
+// One phase of a team's work, see threads.h.
+template <class Work>
+void in_slices(gapcell::Team &team, int64_t phase, Work work) {
+  struct Finish {  // also of a slice that throws: the others must not wait for it
+    gapcell::Team &team;
+    ~Finish() { gapcell::finish_slice(team); }
+  };
+  for (int slice = claim_slice(team, phase); slice >= 0; slice = claim_slice(team, phase)) {
+    const Finish finish{team};
+    work(slice);
+  }
+  wait_for_slices(team, phase);
+}
+
 void backward(Call &call) {
   gapcell::check_backward(call);
   const Kernel &kernel = kernel_in_use();
@@ -132,12 +146,16 @@ void backward(Call &call) {
   call.gradient_floats = static_cast<int64_t>(kernel.gradient_floats(call));
   const Memory gradients = floats(call.gradient_floats * call.active.threads);
   call.gradients = data(gradients);
-  gapcell::run_parts(call.active.threads, call.data.parallel, [&](int thread) {
-    Scratch scratch;
-    kernel.backward(call, thread, scratch);
+  const int parts = call.active.threads;
+  gapcell::Team team(parts);
+  gapcell::run_parts(parts, call.data.parallel, [&](int) {
+    in_slices(team, 0, [&](int part) {
+      Scratch scratch;
+      kernel.backward(call, part, scratch);
+    });
+    // Only now are all threads' sums complete.
+    in_slices(team, 1, [&](int part) { kernel.reduce_gradients(call, part, parts); });
   });
-  // Only now are all threads' sums complete.
-  gapcell::run_parts(call.active.threads, call.data.parallel, [&](int part) { kernel.reduce_gradients(call, part, call.active.threads); });
 }
 
 Call checked_call(const gapcell_layer *layer, const gapcell_arguments *arguments) {
