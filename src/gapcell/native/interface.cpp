@@ -107,6 +107,8 @@ void forward(Call &call) {
   }
   call.packed = data(weights ? weights->packed : packed);
   const Teams teams(call);
+  gapcell::prefer_large_pages(call.data.hs);
+  gapcell::prefer_large_pages(call.data.stored);
   gapcell::run_parts(call.active.threads * call.active.team, call.data.parallel, [&](int part) {
     Scratch scratch;
     kernel.forward(call, part, scratch);
@@ -146,6 +148,7 @@ void backward(Call &call) {
   call.gradient_floats = static_cast<int64_t>(kernel.gradient_floats(call));
   const Memory gradients = floats(call.gradient_floats * call.active.threads);
   call.gradients = data(gradients);
+  gapcell::prefer_large_pages(call.data.dx);
   const int parts = call.active.threads;
   gapcell::Team team(parts);
   gapcell::run_parts(parts, call.data.parallel, [&](int) {

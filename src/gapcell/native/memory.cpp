@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -130,6 +131,18 @@ void *Scratch::take(uint64_t bytes) {
 }
 
 void *take_bytes(Scratch &scratch, uint64_t bytes) { return scratch.take(bytes); }
+
+void prefer_large_pages(const gapcell_buffer &buffer) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uint64_t kLarge = uint64_t{4} << 20, kPage = 4096;
+  if (!buffer.data || buffer.bytes < kLarge) return;
+  const auto start = (reinterpret_cast<uintptr_t>(buffer.data) + kPage - 1) / kPage * kPage;
+  const auto end = (reinterpret_cast<uintptr_t>(buffer.data) + buffer.bytes) / kPage * kPage;
+  madvise(reinterpret_cast<void *>(start), end - start, MADV_HUGEPAGE);
+#else
+  (void)buffer;
+#endif
+}
 
 uint64_t idle_bytes() {
   Pool &from = pool();
