@@ -96,9 +96,9 @@ def summary(results: Results) -> list[str]:
     ahead = [c for c in others_ahead(results) if c.unit == "ms"]
     every = sum(c.unit == "ms" for c in comparisons(results))
     words = (
-        "The PyTorch layer runs on a compiled CPU kernel where it could be built (`gapcell info` says). Over the "
-        f"{len(SEQUENCES)} shapes measured, with everything observed, it is {factor(min(factors))} to "
-        f"{factor(max(factors))} times as fast as the plain loop. Others are faster in {len(ahead)} of {every} "
+        "gapcell.torch, gapcell.jax and Keras on both run on a compiled CPU kernel where it could be built (`gapcell "
+        f"info` says). Over the {len(SEQUENCES)} shapes measured, with everything observed, the PyTorch layer is "
+        f"{factor(min(factors))} to {factor(max(factors))} times as fast as the plain loop. Others are faster in {len(ahead)} of {every} "
         "comparisons, which [docs/benchmarks.md](docs/benchmarks.md#where-others-are-ahead) lists."
     )
     return textwrap.wrap(words, 120, break_long_words=False, break_on_hyphens=False)

@@ -1,5 +1,8 @@
 """PyTorch's compiler and exporter see the CPU kernel as one operator, with the results of the eager layer."""
 
+import subprocess
+import sys
+
 import pytest
 
 pytest.importorskip("torch", reason="these are tests of the torch layers")
@@ -170,3 +173,9 @@ def test_what_the_operators_say_of_themselves_is_true(cell, store):
     spec = Spec(cell=cell, rank=1, in_channels=C, filters=F, kernel_size=3)
     arguments = (*tensors, None, None, operator._text(spec), False, False, store)
     torch.library.opcheck(torch.ops.gapcell.recurrence.default, arguments, atol=1e-4, rtol=1e-4)
+
+
+def test_the_layers_are_imported_without_pytorchs_compiler():
+    """It takes longer than all the rest, and most programs do not compile."""
+    code = "import sys, gapcell.torch; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -61,7 +61,7 @@ class ConvRNN(nn.Module):
             "valid" and "centre" otherwise.
         channels_last: whether channels are the last axis of input, element mask, output and state.
         store_gates: what the CPU kernel keeps of every step's gates until the backward pass: "fp32", half of it
-            ("bf16", gradients then agree to about three digits), or nothing ("recompute": the least memory, and a
+            ("bf16", gradients then agree to two or three digits), or nothing ("recompute": the least memory, and a
             third more work). PyTorch's own path keeps them as they are.
         device: of the parameters.
         dtype: of the parameters.

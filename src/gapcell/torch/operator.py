@@ -34,7 +34,13 @@ def serves(x: Tensor, low: torch.dtype, state: tuple[Tensor, ...]) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result
+def _constant(function: Any) -> Any:
+    """`torch.compiler.assume_constant_result`, without the second that it takes to import torch._dynamo."""
+    function._dynamo_marked_constant = True
+    return function
+
+
+@_constant
 def _wanted() -> bool:
     """ONNX has no such operator, and function transforms look inside."""
     transformed = torch._C._are_functorch_transforms_active()
@@ -51,7 +57,7 @@ def run(how: Run, arguments: Arguments) -> tuple[Tensor, tuple[Tensor, ...]]:
     return output, (h,) if arguments.c is None else (h, c)
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _text(spec: Spec) -> str:
     return json.dumps(spec.to_dict())
 
@@ -79,7 +85,7 @@ def _recurrence(
     """Output, final h, final c (empty for the GRU), and what backward reads (empty with store "none")."""
     arguments = Arguments(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update)
     how = _how(spec, hold, reverse, store)
-    stored = torch.empty(_stored_bytes(how.spec, x, h, store), dtype=torch.uint8)
+    stored = x.new_empty(_stored_bytes(how.spec, x, h, store), dtype=torch.uint8)
     if kernel.serves(x, x.dtype, (h,)):
         output, *final = kernel.forward(how, arguments, stored if store != "none" else None)
     elif store == "none":
@@ -89,7 +95,7 @@ def _recurrence(
             "this graph was compiled to train on gapcell's CPU kernel, which is now switched off; compile it again "
             "(torch.compiler.reset())"
         )
-    return output, final[0], final[1] if len(final) > 1 else torch.empty(0), stored
+    return output, final[0], final[1] if len(final) > 1 else output.new_empty(0), stored
 
 
 @_recurrence.register_fake
@@ -134,14 +140,14 @@ def _recurrence_backward(
     arguments = Arguments(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update)
     how = _how(spec, hold, reverse, store)
     found = kernel.backward(how, arguments, stored, output, (doutput, dh, dc), (*wanted, False, False))
-    return [torch.empty(0) if gradient is None else gradient.contiguous() for gradient in found[:7]]
+    return [x.new_empty(0) if gradient is None else gradient.contiguous() for gradient in found[:7]]
 
 
 @_recurrence_backward.register_fake
 def _(*inputs):
     arguments, wanted = inputs[:7], inputs[-1]
     return [
-        value.new_empty(value.shape) if want and value is not None else torch.empty(0)
+        value.new_empty(value.shape) if want and value is not None else inputs[0].new_empty(0)
         for value, want in zip(arguments, wanted, strict=True)
     ]
 
