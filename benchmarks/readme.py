@@ -98,8 +98,9 @@ def summary(results: Results) -> list[str]:
     words = (
         "gapcell.torch, gapcell.jax and Keras on both run on a compiled CPU kernel where it could be built (`gapcell "
         f"info` says). Over the {len(SEQUENCES)} shapes measured, with everything observed, the PyTorch layer is "
-        f"{factor(min(factors))} to {factor(max(factors))} times as fast as the plain loop. Others are faster in {len(ahead)} of {every} "
-        "comparisons, which [docs/benchmarks.md](docs/benchmarks.md#where-others-are-ahead) lists."
+        f"{factor(min(factors))} to {factor(max(factors))} times as fast as the plain loop. Others are faster in "
+        f"{len(ahead)} of {every} comparisons, which [docs/benchmarks.md](docs/benchmarks.md#where-others-are-ahead) "
+        "lists."
     )
     return textwrap.wrap(words, 120, break_long_words=False, break_on_hyphens=False)
 
