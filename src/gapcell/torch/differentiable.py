@@ -1,9 +1,12 @@
-"""What the CPU kernel computes, as differentiable PyTorch operations.
+"""What the CPU kernel computes, as differentiable PyTorch operations, and derivatives of derivatives.
 
-For derivatives of its derivatives, and for graphs that ask for it where it is not there.
+For graphs that ask for the kernel where it is not there, and for backward passes that are differentiated themselves.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +17,8 @@ from gapcell.torch.arguments import Arguments, Run
 from gapcell.torch.plan import Inputs, Plan
 
 __all__ = ["gradients", "run"]
+
+T = TypeVar("T", Arguments, Inputs)
 
 
 def run(how: Run, arguments: Arguments) -> tuple[Tensor, ...]:
@@ -38,21 +43,24 @@ def _steps_first(array: Tensor) -> Tensor:
 
 
 def gradients(
-    how: Run, arguments: Arguments, cotangents: tuple[Tensor | None, ...], wanted: tuple[bool, ...]
+    function: Callable[[T], tuple[Tensor, ...]],
+    arguments: T,
+    cotangents: tuple[Tensor | None, ...],
+    wanted: tuple[bool, ...],
 ) -> list[Tensor | None]:
     """The gradients of those arguments that are wanted; with grad mode on they can be differentiated again.
 
     Args:
-        how: as for `run`.
-        arguments: as for `run`.
-        cotangents: of what `run` returns; None: zeros.
+        function: made of differentiable operations.
+        arguments: a NamedTuple of tensors or None.
+        cotangents: of what the function returns; None: zeros.
         wanted: for each of `arguments`.
     """
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         # Aliases: the gradient of one argument must not pass through another that was computed from it.
         aliases = [None if value is None else value.view_as(value) for value in arguments]
-        outputs = run(how, Arguments._make(aliases))
+        outputs = function(type(arguments)(*aliases))
     reached = [(out, cotangent) for out, cotangent in zip(outputs, cotangents, strict=True) if cotangent is not None]
     sources = [alias for alias, want in zip(aliases, wanted, strict=True) if want and alias is not None]
     found = iter(

@@ -7,6 +7,7 @@ Weights are packed for every call: no version counter shows every change of a te
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,16 +18,20 @@ from gapcell.torch import differentiable, threads
 from gapcell.torch.arguments import Arguments, Run
 from gapcell.torch.buffers import pool
 
-__all__ = ["backward", "forward", "pack", "run", "serves"]
+__all__ = ["backward", "forward", "pack", "run", "serves", "takes"]
 
 
 def serves(x: Tensor, low: torch.dtype, state: tuple[Tensor, ...]) -> bool:
     """Whether the kernel runs here and on such tensors; x is concrete."""
+    return takes(x, low, state) and native.active().name != "off"
+
+
+def takes(x: Tensor, low: torch.dtype, state: tuple[Tensor, ...]) -> bool:
+    """Whether such tensors are the kernel's, where there is one."""
     return (
         x.device.type == "cpu"
         and low in (torch.float32, torch.bfloat16)
         and all(part.dtype != torch.float64 for part in state)
-        and native.active().name != "off"
     )
 
 
@@ -59,7 +64,10 @@ class _Recurrence(torch.autograd.Function):
         arguments, wanted = Arguments._make(given), ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
             # create_graph: what the kernel computes would come back as constants.
-            return (None, *differentiable.gradients(ctx.how, arguments, cotangents, wanted))
+            return (
+                None,
+                *differentiable.gradients(partial(differentiable.run, ctx.how), arguments, cotangents, wanted),
+            )
         return (None, *backward(ctx.how, arguments, ctx.stored.tensor, output, cotangents, wanted))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -26,9 +27,7 @@ def serves(x: Tensor, low: torch.dtype, state: tuple[Tensor, ...]) -> bool:
     """Whether the operators run on such tensors here; x is being traced."""
     return (
         torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and low in (torch.float32, torch.bfloat16)
-        and all(part.dtype != torch.float64 for part in state)
+        and kernel.takes(x, low, state)
         and getattr(forward_ad, "_current_level", -1) < 0
         and _wanted()
     )
@@ -62,8 +61,13 @@ def _text(spec: Spec) -> str:
     return json.dumps(spec.to_dict())
 
 
+@cache  # a graph says it again in every run
+def _spec(text: str) -> Spec:
+    return Spec.from_dict(json.loads(text))
+
+
 def _how(spec: str, hold: bool, reverse: bool, store: Any) -> Run:
-    return Run(Spec.from_dict(json.loads(spec)), hold, "fp32" if store == "none" else store, reverse)
+    return Run(_spec(spec), hold, "fp32" if store == "none" else store, reverse)
 
 
 @torch.library.custom_op("gapcell::recurrence", mutates_args=())
@@ -100,11 +104,10 @@ def _recurrence(
 
 @_recurrence.register_fake
 def _(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update, spec, hold, reverse, store):
-    described = Spec.from_dict(json.loads(spec))
     output = x.new_empty((x.shape[0], x.shape[1], *h.shape[1:]), dtype=torch.float32)
     final = x.new_empty(h.shape, dtype=torch.float32)
     last_c = torch.empty_like(final) if c is not None else final.new_empty(0)
-    return output, final, last_c, x.new_empty(_stored_bytes(described, x, h, store), dtype=torch.uint8)
+    return output, final, last_c, x.new_empty(_stored_bytes(_spec(spec), x, h, store), dtype=torch.uint8)
 
 
 def _stored_bytes(spec: Spec, x: Tensor, h: Tensor, store: Any) -> Any:
@@ -165,7 +168,7 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None,
         cotangents = cotangents[:2]
     if ctx.store == "none" or torch.is_grad_enabled():
         how = _how(ctx.spec, ctx.hold, ctx.reverse, ctx.store)
-        found = differentiable.gradients(how, arguments, cotangents, wanted)
+        found = differentiable.gradients(partial(differentiable.run, how), arguments, cotangents, wanted)
     else:
         doutput, dh, dc = (*cotangents, None)[:3]
         how = (ctx.spec, ctx.hold, ctx.reverse, ctx.store)

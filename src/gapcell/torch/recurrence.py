@@ -9,12 +9,13 @@ docs/semantics.md, section 2; the backward pass is their chain rule.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gapcell.torch import plain
+from gapcell.torch import differentiable, plain
 from gapcell.torch.buffers import Buffer, pool
 from gapcell.torch.cells import GRU, LSTM, Cell
 from gapcell.torch.plan import Inputs, Plan, Span
@@ -56,7 +57,7 @@ class _Recurrence(torch.autograd.Function):
         inputs, wanted = Inputs._make(arguments), ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             # create_graph: what is written out below would come back as constants.
-            return (None, None, *_differentiable_backward(ctx.plan, inputs, gradients, wanted))
+            return (None, None, *differentiable.gradients(partial(plain.run, ctx.plan), inputs, gradients, wanted))
         # The pass overwrites what was stored, so a second one over the same graph computes it again.
         stored, ctx.stored = ctx.stored, None
         with torch.autocast(inputs.x.device.type, enabled=False):
@@ -234,25 +235,3 @@ class _Backward:
 
 def _cotangent(given: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if given is None else given.clone(memory_format=torch.contiguous_format)
-
-
-def _differentiable_backward(
-    plan: Plan, inputs: Inputs, gradients: tuple[Tensor | None, ...], wanted: tuple[bool, ...]
-) -> list[Tensor | None]:
-    """The gradients as a differentiable function of inputs and cotangents, through the plain form."""
-    # Aliases: the gradient of one input must not pass through another that was computed from it.
-    aliases = [None if value is None else value.view_as(value) for value in inputs]
-    outputs = plain.run(plan, Inputs._make(aliases))
-    reached = [(out, gradient) for out, gradient in zip(outputs, gradients, strict=True) if gradient is not None]
-    sources = [alias for alias, want in zip(aliases, wanted, strict=True) if want and alias is not None]
-    found = iter(
-        torch.autograd.grad(
-            [out for out, _ in reached],
-            sources,
-            [gradient for _, gradient in reached],
-            create_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    )
-    return [next(found) if want else None for want in wanted]
