@@ -25,6 +25,24 @@ class Batch(NamedTuple):
     said: dict[str, np.ndarray]
 
 
+# Rank and options of a layer, by name: every option once.
+OPTIONS = {
+    "stride": {"stride": 2},
+    "valid": {"padding": "valid", "kernel_size": 2},
+    "dilation": {"dilation": 2},
+    "causal": {"causal": True},
+    "window": {"window": 2},
+    "causal window": {"window": 3, "causal": True},
+    "bidirectional stack": {"num_layers": 2, "bidirectional": True},
+    "predict": {"gap": "predict"},
+    "held output": {"masked_output": "hold"},
+    "backwards": {"go_backwards": True},
+    "other recurrent kernel": {"kernel_size": 2, "recurrent_kernel_size": 3},
+    "without bias": {"bias": False},
+}
+CASES = {f"{rank}d": (rank, {}) for rank in (1, 2, 3)} | {name: (1, options) for name, options in OPTIONS.items()}
+
+
 def make_spec(cell="lstm", rank=1, **options):
     return Spec(**{"cell": cell, "rank": rank, "in_channels": 2, "filters": 3, "kernel_size": 3, **options})
 

@@ -13,25 +13,10 @@ from jax.test_util import check_grads
 
 import gapcell.jax as gj
 from gapcell.jax import recurrence
-from jax_layers.batches import assert_close, assert_not_zero, loss, make_batch, make_spec, oracle
+from jax_layers.batches import CASES, assert_close, assert_not_zero, loss, make_batch, make_spec, oracle
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-OPTIONS = {
-    "stride": {"stride": 2},
-    "valid": {"padding": "valid", "kernel_size": 2},
-    "dilation": {"dilation": 2},
-    "causal": {"causal": True},
-    "window": {"window": 2},
-    "causal window": {"window": 3, "causal": True},
-    "bidirectional stack": {"num_layers": 2, "bidirectional": True},
-    "predict": {"gap": "predict"},
-    "held output": {"masked_output": "hold"},
-    "backwards": {"go_backwards": True},
-    "other recurrent kernel": {"kernel_size": 2, "recurrent_kernel_size": 3},
-    "without bias": {"bias": False},
-}
-CASES = {f"{rank}d": (rank, {}) for rank in (1, 2, 3)} | {name: (1, options) for name, options in OPTIONS.items()}
 OF_THE_GRU = ["1d", "3d", "stride", "window", "bidirectional stack", "predict"]  # the rest is the LSTM's code
 
 

@@ -17,7 +17,7 @@ from jax import export
 import gapcell.jax as gj
 from gapcell import native
 from gapcell.jax import kernel, primitives
-from jax_layers.batches import SITES, assert_close, assert_not_zero, loss, make_batch, make_spec, oracle
+from jax_layers.batches import CASES, SITES, assert_close, assert_not_zero, loss, make_batch, make_spec, oracle
 
 if native.active().name == "off":
     pytest.skip(f"there is no kernel: {native.active().reason}", allow_module_level=True)
@@ -94,21 +94,6 @@ def test_where_the_kernel_is_required_xla_calls_it():
 
 # The same results -----------------------------------------------------------------------------------------------------
 
-OPTIONS = {
-    "stride": {"stride": 2},
-    "valid": {"padding": "valid", "kernel_size": 2},
-    "dilation": {"dilation": 2},
-    "causal": {"causal": True},
-    "window": {"window": 2},
-    "causal window": {"window": 3, "causal": True},
-    "bidirectional stack": {"num_layers": 2, "bidirectional": True},
-    "predict": {"gap": "predict"},
-    "held output": {"masked_output": "hold"},
-    "backwards": {"go_backwards": True},
-    "other recurrent kernel": {"kernel_size": 2, "recurrent_kernel_size": 3},
-    "without bias": {"bias": False},
-}
-CASES = {f"{rank}d": (rank, {}) for rank in (1, 2, 3)} | {name: (1, options) for name, options in OPTIONS.items()}
 OF_THE_GRU = ["1d", "2d", "3d", "stride", "window", "bidirectional stack", "predict", "held output"]
 needs_handlers = pytest.mark.skipif(not native.xla_handlers(), reason="the kernel was built without JAX's headers")
 
