@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gapcell import arrays
+from gapcell import arrays, footprints
 from gapcell.spec import Spec
 
 __all__ = [
@@ -26,11 +26,11 @@ __all__ = [
     "resolve",
     "scatter",
     "through_conv",
+    "through_conv_transpose",
     "windows",
 ]
 
 Array = arrays.Array
-Taps = list[list[int]]  # not an array: torch.compile would trace NumPy code into the graph
 
 
 def from_lengths(lengths: Array | Sequence[int], steps: int) -> Array:
@@ -148,7 +148,7 @@ def through_conv(
     kernel_size: int | Sequence[int],
     *,
     stride: int | Sequence[int] = 1,
-    padding: str = "same",
+    padding: str | int | Sequence[int] = "same",
     dilation: int | Sequence[int] = 1,
     rule: str | None = None,
     causal: bool = False,
@@ -160,9 +160,9 @@ def through_conv(
         mask: (N, T, *S) bool, True where observed.
         kernel_size: taps, one int or one a site axis.
         stride: likewise.
-        padding: "same" or "valid".
+        padding: "same", "valid", or zeros on both sides, one int or one a site axis, as nn.Conv takes them.
         dilation: as kernel_size.
-        rule: "centre", "all" (all taps inside the array) or "any"; None takes "all" under "valid", else "centre".
+        rule: "centre", "all" (all taps inside the array) or "any"; None takes "all" without padding, else "centre".
         causal: the convolution looks back only.
         same_padding: where "same" places its zeros: as "torch" or as "keras" does.
 
@@ -170,19 +170,51 @@ def through_conv(
         (N, T, *S') bool.
 
     Raises:
-        ValueError: an option is out of range, or the kernel is larger than the input under "valid".
+        ValueError: an option is out of range, or the kernel is larger than the padded input.
     """
-    options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "mask_rule": rule}
-    options |= {"causal": causal, "same_padding": same_padding}
-    rank = mask.ndim - 2
-    sizes: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-    }
-    kernel = kernel_size if isinstance(kernel_size, int) else tuple(kernel_size)
-    spec = Spec(rank=rank, in_channels=1, filters=1, kernel_size=kernel, **sizes)
-    for axis, taps in enumerate(_taps(spec, tuple(mask.shape[2:])), start=2):
-        mask = _combine(mask, taps, axis, spec.rule)
-    return mask
+    if not isinstance(padding, str) and causal:
+        raise ValueError(f'`causal` pads on the left, so `padding` must be "same", but it is {padding!r}')
+    options: dict[str, Any] = {"stride": stride, "dilation": dilation, "mask_rule": rule, "causal": causal}
+    spec = _geometry(mask, kernel_size, options | {"padding": padding, "same_padding": same_padding})
+    found = footprints.of_convolution(spec, tuple(mask.shape[2:]), padding)
+    return _through(mask, found, spec.rule)
+
+
+def through_conv_transpose(
+    mask: Array,
+    kernel_size: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = "valid",
+    output_padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    rule: str | None = None,
+    same_padding: str = "torch",
+) -> Array:
+    """A site mask moved to the output sites of a transposed convolution, eq. (20).
+
+    Args:
+        mask: (N, T, *S) bool, True where observed.
+        kernel_size: taps, one int or one a site axis.
+        stride: likewise.
+        padding: "valid"; "same" for L·stride output sites; or sites cut off on both sides, as nn.ConvTranspose takes
+            them.
+        output_padding: sites added behind.
+        dilation: as kernel_size.
+        rule: "centre" (None: the input site nearest to the output site, of two the left one), "all" or "any" of the
+            input sites that reach the output site.
+        same_padding: as in `through_conv`.
+
+    Returns:
+        (N, T, *S') bool.
+
+    Raises:
+        ValueError: an option is out of range, or no output site is left.
+    """
+    options: dict[str, Any] = {"stride": stride, "dilation": dilation, "mask_rule": rule or "centre"}
+    spec = _geometry(mask, kernel_size, options | {"padding": padding, "same_padding": same_padding})
+    found = footprints.of_transposed_convolution(spec, tuple(mask.shape[2:]), padding, output_padding)
+    return _through(mask, found, spec.rule)
 
 
 def compact(x: Array, mask: Array) -> tuple[Array, Array]:
@@ -287,43 +319,19 @@ def _check_lengths(lengths: np.ndarray, steps: int) -> None:
         )
 
 
-def _taps(spec: Spec, sites: tuple[int, ...]) -> list[Taps]:
-    """Input positions (S', taps) that decide for each output site, a site axis at a time.
-
-    Under rule "centre", and where no tap lies inside the array, only the centre decides; it always lies inside.
-    """
-    taps = []
-    geometry = zip(
-        sites,
-        spec.output_sites(sites),
-        spec.input_padding(sites),
-        spec.sizes("kernel_size"),
-        spec.sizes("stride"),
-        spec.sizes("dilation"),
-        strict=True,
-    )
-    for size, out, (left, _), kernel, stride, dilation in geometry:
-        span = dilation * (kernel - 1)
-        centre = [span if spec.causal else span // 2]
-        reach = centre if spec.rule == "centre" else [tap * dilation for tap in range(kernel)]
-        axis = []
-        for site in range(out):
-            first = site * stride - left
-            positions = [first + offset for offset in reach]
-            inside = any(0 <= position < size for position in positions)
-            axis.append(positions if inside else [first + offset for offset in centre * kernel])
-        taps.append(axis)
-    return taps
+def _geometry(mask: Array, kernel_size: int | Sequence[int], options: dict[str, Any]) -> Spec:
+    """The options checked, as those of a layer."""
+    padding = options["padding"]
+    if not isinstance(padding, str):
+        # Spec knows no numbers; what they say of the mask rule it says too.
+        unpadded = padding == 0 or (not isinstance(padding, int) and not any(padding))
+        options = options | {"padding": "valid" if unpadded else "same"}
+    sizes: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in options.items()}
+    kernel = kernel_size if isinstance(kernel_size, int) else tuple(kernel_size)
+    return Spec(rank=mask.ndim - 2, in_channels=1, filters=1, kernel_size=kernel, **sizes)
 
 
-def _combine(mask: Array, taps: Taps, axis: int, rule: str) -> Array:
-    size = mask.shape[axis]
-    if rule == "centre":
-        centres = [positions[0] for positions in taps]
-        return mask if centres == list(range(size)) else arrays.take(mask, centres, axis)
-    read = arrays.take(mask, [[min(max(position, 0), size - 1) for position in positions] for positions in taps], axis)
-    inside = arrays.same_kind([[0 <= position < size for position in positions] for positions in taps], mask)
-    inside = expand(inside, mask.ndim - axis + 1)
-    if rule == "all":
-        return arrays.all_along(read | ~inside, axis + 1)
-    return arrays.any_along(read & inside, axis + 1)
+def _through(mask: Array, found: Sequence[footprints.Footprint], rule: str) -> Array:
+    for axis, footprint in enumerate(found, start=2):
+        mask = footprints.through(mask, footprint, axis, rule)
+    return mask

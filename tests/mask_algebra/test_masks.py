@@ -1,58 +1,12 @@
 """The mask algebra, for every kind of array, against loops over single values."""
 
-import importlib.util
-import itertools
-import re
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from gapcell import masks
-
-
-def installed(name):
-    missing = importlib.util.find_spec(name) is None
-    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{name} is not installed"))
-
-
-def make(kind, array):
-    """A NumPy array as an array of this kind."""
-    if kind == "torch":
-        return importlib.import_module("torch").from_numpy(np.array(array))
-    return importlib.import_module("jax.numpy").asarray(array) if kind == "jax" else np.asarray(array)
-
-
-every_kind = pytest.mark.parametrize("kind", ["numpy", installed("torch"), installed("jax")])
-few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
-
-
-def run(kind, function, *arguments, **options):
-    """The result as NumPy arrays; it has the type and device of what went in, which is left as it was."""
-    arrays = [make(kind, each) if isinstance(each, np.ndarray) else each for each in arguments]
-    options = {name: make(kind, each) if isinstance(each, np.ndarray) else each for name, each in options.items()}
-    result = function(*arrays, **options)
-    for given_array, own in zip(arguments, arrays, strict=True):
-        if isinstance(given_array, np.ndarray):
-            np.testing.assert_array_equal(np.asarray(own), given_array)
-            for part in result if isinstance(result, tuple) else (result,):
-                assert type(part) is type(own)
-    return tuple(np.asarray(part) for part in result) if isinstance(result, tuple) else np.asarray(result)
-
-
-def bools(shape):
-    return hnp.arrays(np.bool_, shape)
-
-
-def numbers(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def refused(message):
-    return pytest.raises(ValueError, match=f"^{re.escape(message)}$")
-
+from mask_algebra.kinds import bools, every_kind, few, make, numbers, refused, run
 
 # What is observed, what exists ----------------------------------------------------------------------------------------
 
@@ -204,94 +158,6 @@ def test_expand_and_observed_sites(kind):
     np.testing.assert_array_equal(run(kind, masks.observed_sites, elements, 4), elements.any(-1))
     np.testing.assert_array_equal(run(kind, masks.observed_sites, elements[..., 0], 4), elements[..., 0])
     np.testing.assert_array_equal(run(kind, masks.observed_sites, elements[:, :, 0, 0], 4), elements[:, :, 0, 0])
-
-
-# Through a convolution ------------------------------------------------------------------------------------------------
-
-
-@st.composite
-def convolutions(draw):
-    rank = draw(st.integers(1, 3))
-    sites = [draw(st.integers(1, (9, 5, 3)[rank - 1])) for _ in range(rank)]
-    options = {
-        "stride": [draw(st.integers(1, 3)) for _ in range(rank)],
-        "dilation": [draw(st.integers(1, 3)) for _ in range(rank)],
-        "padding": draw(st.sampled_from(["same", "valid"])),
-        "rule": draw(st.sampled_from([None, "centre", "all", "any"])),
-        "same_padding": draw(st.sampled_from(["torch", "keras"])),
-    }
-    kernel = [draw(st.integers(1, (6, 4, 3)[rank - 1])) for _ in range(rank)]
-    if rank == 1 and options["padding"] == "same":
-        options["causal"] = draw(st.booleans())
-    if options["padding"] == "valid":
-        spans = [d * (k - 1) + 1 for d, k in zip(options["dilation"], kernel, strict=True)]
-        sites = [max(size, span) for size, span in zip(sites, spans, strict=True)]
-    return draw(bools((2, 1, *sites))), kernel, options
-
-
-def read_by_hand(size, kernel, stride, dilation, padding, same_padding, causal):
-    """The input positions that each output site reads on one axis, and the one in the middle of them (section 4)."""
-    span = dilation * (kernel - 1) + 1
-    out = (size - span) // stride + 1 if padding == "valid" else -(-size // stride)
-    left = 0 if padding == "valid" else (span - 1) // 2
-    if padding == "same" and same_padding == "keras":
-        left = max((out - 1) * stride + span - size, 0) // 2
-    if causal:
-        left = span - 1
-    middle = span - 1 if causal else (span - 1) // 2
-    starts = [site * stride - left for site in range(out)]
-    return [[start + tap * dilation for tap in range(kernel)] for start in starts], [start + middle for start in starts]
-
-
-def through_conv_by_hand(mask, kernel, stride, dilation, padding, rule, same_padding, causal=False):
-    axes = [
-        read_by_hand(size, k, s, d, padding, same_padding, causal)
-        for size, k, s, d in zip(mask.shape[2:], kernel, stride, dilation, strict=True)
-    ]
-    rule = rule or ("all" if padding == "valid" else "centre")
-    result = np.zeros((*mask.shape[:2], *(len(taps) for taps, _ in axes)), dtype=bool)
-    for place in np.ndindex(result.shape):
-        sites = place[2:]
-        if rule == "centre":
-            result[place] = mask[(*place[:2], *(middles[s] for (_, middles), s in zip(axes, sites, strict=True)))]
-            continue
-        box = itertools.product(*(taps[s] for (taps, _), s in zip(axes, sites, strict=True)))
-        inside = [each for each in box if all(0 <= i < n for i, n in zip(each, mask.shape[2:], strict=True))]
-        seen = [mask[(*place[:2], *each)] for each in inside]
-        result[place] = any(seen) if rule == "any" else bool(seen) and all(seen)
-    return result
-
-
-@few
-@given(case=convolutions())
-@every_kind
-def test_through_conv_is_the_rule_at_every_output_site(kind, case):
-    mask, kernel, options = case
-    got = run(kind, masks.through_conv, mask, kernel, **options)
-    np.testing.assert_array_equal(got, through_conv_by_hand(mask, kernel, **options))
-
-
-def test_through_conv_takes_one_size_for_all_axes():
-    mask = numbers(2, 3, 6, 5) > 0
-    got = masks.through_conv(mask, 3, stride=2, padding="valid", dilation=1, rule="any")
-    want = masks.through_conv(mask, (3, 3), stride=(2, 2), padding="valid", dilation=(1, 1), rule="any")
-    np.testing.assert_array_equal(got, want)
-
-
-@every_kind
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"kernel_size": 6, "padding": "valid"}, "`kernel_size` (6,) with dilation (1,) covers (6,) sites, but the"),
-        ({"kernel_size": 3, "padding": "full"}, "`padding` is 'full', expected one of 'same', 'valid'"),
-        ({"kernel_size": 3, "rule": "most"}, "`mask_rule` is 'most', expected one of 'centre', 'all', 'any', None"),
-        ({"kernel_size": (3, 3)}, "`kernel_size` is (3, 3), expected an integer or 1 of them (rank 1)"),
-        ({"kernel_size": 3, "stride": 0}, "`stride` is 0, expected an integer of at least 1"),
-    ],
-)
-def test_a_convolution_that_cannot_be_is_refused(kind, options, message):
-    with pytest.raises(ValueError, match="^" + re.escape(message)):
-        run(kind, masks.through_conv, np.ones((2, 3, 5), dtype=bool), **options)
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
