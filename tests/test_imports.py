@@ -50,6 +50,7 @@ PUBLIC = {
     "reference",
     "torch",
     "torch.layers",
+    "torch.nn",
     "jax",
     "jax.modules",
     "keras",
