@@ -1,4 +1,4 @@
-"""Masked ConvLSTM and ConvGRU for Keras 3, in the place of keras.layers' own; on TensorFlow, JAX and PyTorch."""
+"""Masked ConvLSTM and ConvGRU for Keras 3 and the layers and losses around them; on TensorFlow, JAX and PyTorch."""
 
 from __future__ import annotations
 
@@ -9,22 +9,66 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("gapcell.keras needs Keras 3: pip install 'gapcell[keras]' and a backend of Keras's") from error
 
+from gapcell.keras import losses
 from gapcell.keras.bidirectional import Bidirectional
 from gapcell.keras.conversion import convert
+from gapcell.keras.convolution import Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Conv3D, Conv3DTranspose
 from gapcell.keras.layers import ConvGRU1D, ConvGRU2D, ConvGRU3D, ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
-from gapcell.keras.masking import BatchNormalization, MaskNaN, SiteMask, StepMask
+from gapcell.keras.masking import MaskNaN, SiteMask, StepMask
+from gapcell.keras.normalization import BatchNormalization, GroupNormalization, LayerNormalization
+from gapcell.keras.pooling import (
+    AttentionPooling,
+    GlobalAveragePooling1D,
+    GlobalAveragePooling2D,
+    GlobalAveragePooling3D,
+    GlobalMaxPooling1D,
+    GlobalMaxPooling2D,
+    GlobalMaxPooling3D,
+    GlobalSumPooling1D,
+    GlobalSumPooling2D,
+    GlobalSumPooling3D,
+    LastObserved,
+)
+from gapcell.keras.shaping import Flatten, RepeatVector, UpSampling1D, UpSampling2D, UpSampling3D
+from gapcell.keras.time_distributed import TimeDistributed
 
 __all__ = [
+    "AttentionPooling",
     "BatchNormalization",
     "Bidirectional",
+    "Conv1D",
+    "Conv1DTranspose",
+    "Conv2D",
+    "Conv2DTranspose",
+    "Conv3D",
+    "Conv3DTranspose",
     "ConvGRU1D",
     "ConvGRU2D",
     "ConvGRU3D",
     "ConvLSTM1D",
     "ConvLSTM2D",
     "ConvLSTM3D",
+    "Flatten",
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "GlobalAveragePooling3D",
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "GlobalMaxPooling3D",
+    "GlobalSumPooling1D",
+    "GlobalSumPooling2D",
+    "GlobalSumPooling3D",
+    "GroupNormalization",
+    "LastObserved",
+    "LayerNormalization",
     "MaskNaN",
+    "RepeatVector",
     "SiteMask",
     "StepMask",
+    "TimeDistributed",
+    "UpSampling1D",
+    "UpSampling2D",
+    "UpSampling3D",
     "convert",
+    "losses",
 ]

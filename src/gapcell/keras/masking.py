@@ -1,4 +1,4 @@
-"""Layers that make a mask, and that obey one, where Keras's own do not."""
+"""Layers that make a mask, and that change what it covers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["BatchNormalization", "MaskNaN", "SiteMask", "StepMask"]
+__all__ = ["MaskNaN", "SiteMask", "StepMask"]
 
 Tensor = Any
 
@@ -48,29 +48,6 @@ class MaskNaN(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Every argument, for `from_config`."""
         return {**super().get_config(), "axis": self.axis}
-
-
-@keras.saving.register_keras_serializable(package="gapcell")
-class BatchNormalization(keras.layers.BatchNormalization):
-    r"""keras.layers.BatchNormalization that takes every mask which this package's layers hand on.
-
-    Keras's own raises in training behind a masked ConvLSTM: it wants a mask of one axis less than the input. Here a
-    mask (N, T) or (N, T, \*S) counts what it covers; what is masked does not enter the moments. Channels are last
-    (axis=-1), or on any axis with a mask of steps.
-    """
-
-    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
-        """Normalise; arguments as in keras.layers.BatchNormalization."""
-        if mask is not None:
-            ndim = len(inputs.shape)
-            last = self.axis in (-1, ndim - 1)
-            if len(mask.shape) >= ndim or (not last and len(mask.shape) > 2):
-                raise ValueError(
-                    f"`mask` has shape {tuple(mask.shape)}, but the input has shape {tuple(inputs.shape)} with its "
-                    f"channels on axis {self.axis}: expected the leading axes of the input before its channels"
-                )
-            mask = _leading(mask, ndim - 1)
-        return super().call(inputs, training=training, mask=mask)
 
 
 def _leading(mask: Tensor, ndim: int) -> Tensor:

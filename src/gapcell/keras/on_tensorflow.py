@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from gapcell.keras import engine
 from gapcell.keras.on_tensorflow_loop import OPERATIONS, Loop, Weights
 from gapcell.spec import Spec
 
-__all__ = ["run"]
+__all__ = ["of_size", "run"]
 
 Tensor = Any
 
@@ -30,7 +31,7 @@ def run(
 ) -> tuple[Tensor, cell.State]:
     """Run the layer; see `engine.Engine.run`."""
     if coverage.elements is not None:
-        coverage = coverage._replace(elements=_of_size(coverage.elements, x))
+        coverage = coverage._replace(elements=of_size(coverage.elements, arrays.shape(x)))
     state = tuple(_as_many_rows(part, x) for part in state)
     seen = observed.see(spec, x, coverage)
     x, update = seen.x, seen.update
@@ -77,14 +78,20 @@ class _Layer:
         return tf.cast(_swap(hs), x.dtype), last
 
 
-def _of_size(mask: Tensor, x: Tensor) -> Tensor:
-    """Refuse when it runs a mask whose sizes a graph did not know, which would be broadcast where they are 1."""
-    if not any(size is None for array in (mask, x) for size in array.shape[:2]):
+def of_size(mask: Tensor, sizes: Sequence[Any]) -> Tensor:
+    """Refuse when it runs a mask whose sizes a graph did not know, which would be broadcast where they are 1.
+
+    Args:
+        mask: with as many axes as it has to fit, or fewer.
+        sizes: of the array that it covers, the unknown ones as tensors.
+    """
+    wanted = list(sizes)[: len(mask.shape)]
+    known = [size if isinstance(size, int) else None for size in wanted]
+    if None not in (*known, *mask.shape):
         return mask
-    sizes = tf.concat([tf.shape(x)[:2], tf.shape(mask)[2:]], 0)
-    same = tf.debugging.assert_equal(tf.shape(mask), sizes, "`mask` has other rows or steps than the input")
+    same = tf.debugging.assert_equal(tf.shape(mask), tf.stack(wanted), "`mask` has other sizes than the input")
     with tf.control_dependencies([same]):  # XLA drops it, but refuses to reshape
-        return tf.ensure_shape(tf.reshape(mask, sizes), (*x.shape[:2], *mask.shape[2:]))
+        return tf.ensure_shape(tf.reshape(mask, wanted), known)
 
 
 def _as_many_rows(state: Tensor, x: Tensor) -> Tensor:
