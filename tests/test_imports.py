@@ -33,7 +33,7 @@ LAYERS = (
 ONLY = {
     "footprints": {"arrays", "spec"},
     "masks": {"arrays", "footprints", "spec"},
-    "cell": {"spec"},
+    "cell": {"arrays", "spec"},
     "reference": {"spec"},
     "surprises": {"spec"},
     "native": {"spec"},

@@ -19,7 +19,6 @@ REFUSALS = [
     ({"padding": "causal"}, "`padding` is 'causal', expected one of 'same', 'valid'"),
     ({"same_padding": "tf"}, "`same_padding` is 'tf', expected one of 'torch', 'keras'"),
     ({"gap": "skip"}, "`gap` is 'skip', expected one of 'hold', 'predict', 'decay'"),
-    ({"gap": "decay"}, '`gap` is "decay", which is reserved and not built yet; use "hold" or "predict"'),
     ({"masked_output": None}, "`masked_output` is None, expected one of 'zero', 'hold'"),
     ({"mask_rule": "center"}, "`mask_rule` is 'center', expected one of 'centre', 'all', 'any', None"),
     ({"rank": 4}, "`rank` is 4, expected 1, 2 or 3 site axes"),

@@ -18,9 +18,14 @@ __all__ = [
     "any_along",
     "arange",
     "as_array",
+    "as_float",
+    "cast",
+    "cast_wide",
+    "concatenate",
     "count_along",
     "cumulative_count",
     "equal_sizes",
+    "exp",
     "is_bool",
     "is_complex",
     "is_concrete",
@@ -29,9 +34,11 @@ __all__ = [
     "look_at",
     "move_axis",
     "namespace",
+    "of_sizes",
     "ones",
     "reshape",
     "reverse",
+    "running_sum",
     "same_kind",
     "shape",
     "stable_argsort",
@@ -100,6 +107,16 @@ def equal_sizes(left: Sequence[Any], right: Sequence[Any]) -> bool:
     return len(left) == len(right) and all(
         _unknown(a) or _unknown(b) or a == b for a, b in zip(left, right, strict=True)
     )
+
+
+def of_sizes(x: Array, sizes: Sizes, refusal: str) -> Array:
+    """An x of these sizes as it is; where a graph of TensorFlow does not know them, it refuses others when it runs."""
+    if not _is_tensorflow(x) or not any(map(_unknown, (*x.shape, *sizes))):
+        return x
+    tf = namespace(x)
+    same = tf.debugging.assert_equal(tf.shape(x), tf.stack(sizes), refusal)
+    with tf.control_dependencies([same]):  # XLA drops it, but refuses to reshape
+        return tf.reshape(x, sizes)
 
 
 def _unknown(size: Any) -> bool:
@@ -171,12 +188,43 @@ def zeros(shape: Sizes, like: Array) -> Array:
     return like.new_zeros(shape) if _is_torch(like) else namespace(like).zeros(shape, dtype=like.dtype)
 
 
+def as_float(x: Array) -> Array:
+    """Real numbers as they are; bool and integers in the type that the framework makes floats of."""
+    xp = namespace(x)
+    if not (is_bool(x) or is_integer(x)):
+        return x
+    if _is_torch(x):
+        return x.to(xp.get_default_dtype())
+    return xp.cast(x, xp.keras.config.floatx()) if _is_tensorflow(x) else x.astype(float)
+
+
+def cast_wide(x: Array, like: Array) -> Array:
+    """The values of x in the floating-point dtype of `like`, or in float32 where that is narrower."""
+    xp = namespace(x)
+    if _is_torch(x):
+        return x.to(xp.promote_types(like.dtype, xp.float32))
+    wide = "float64" if "float64" in str(like.dtype) else "float32"
+    return xp.cast(x, wide) if _is_tensorflow(x) else x.astype(wide)
+
+
+def cast(x: Array, like: Array) -> Array:
+    """The values of x in the dtype of `like`."""
+    if _is_torch(x):
+        return x.to(like.dtype)
+    return namespace(x).cast(x, like.dtype) if _is_tensorflow(x) else x.astype(like.dtype)
+
+
 # Element by element ---------------------------------------------------------------------------------------------------
 
 
 def isnan(x: Array) -> Array:
     """True where x is NaN."""
     return namespace(x).math.is_nan(x) if _is_tensorflow(x) else namespace(x).isnan(x)
+
+
+def exp(x: Array) -> Array:
+    """The exponential function."""
+    return namespace(x).exp(x)
 
 
 def where(condition: Array, x: Array, y: Array | int) -> Array:
@@ -212,6 +260,28 @@ def cumulative_count(mask: Array, axis: int) -> Array:
     return mask.cumsum(axis)
 
 
+def running_sum(values: Array, restart: Array) -> Array:
+    """The sum over axis 1 up to each place, begun anew wherever `restart` is True; both (N, T, ...).
+
+    Sums double their reach in every round: no long sum is taken from another, which float32 would not survive.
+    """
+    steps = shape(values)[1]
+    place = arange(steps, restart)[(slice(None), *(None,) * (values.ndim - 2))]
+    for distance in _doubled(steps, values):
+        near, source = place >= distance, arange(steps, restart) - distance
+        source = where(source >= 0, source, 0)
+        values = values + where(near & ~restart, take(values, source, 1), 0)
+        restart = restart | (near & take(restart, source, 1))
+    return values
+
+
+def _doubled(steps: Any, x: Array) -> list[int]:
+    """1, 2, 4, ... below `steps`; of an unknown number of steps, those that reach over a million."""
+    known = isinstance(steps, int) and not (_is_torch(x) and namespace(x).compiler.is_exporting())
+    count = max(steps - 1, 0).bit_length() if known else 20
+    return [2**power for power in range(count)]
+
+
 def sum_along(x: Array, axis: int) -> Array:
     """The sum along one axis."""
     return namespace(x).reduce_sum(x, axis) if _is_tensorflow(x) else x.sum(axis)
@@ -237,6 +307,12 @@ def reverse(x: Array, axis: int) -> Array:
 def reshape(x: Array, sizes: Sizes) -> Array:
     """The values of x in another shape."""
     return namespace(x).reshape(x, sizes)
+
+
+def concatenate(parts: Sequence[Array], axis: int) -> Array:
+    """Arrays behind each other along an axis."""
+    xp = namespace(parts[0])
+    return (xp.concat if _is_tensorflow(parts[0]) else xp.concatenate)(list(parts), axis)
 
 
 def take(x: Array, index: Array | list[int] | list[list[int]], axis: int) -> Array:

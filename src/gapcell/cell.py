@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from gapcell import arrays
 from gapcell.spec import Spec
 
-__all__ = ["Operations", "State", "step"]
+__all__ = ["Operations", "State", "decayed", "step"]
 
 Array = Any
 State = tuple[Array, ...]  # (h, c) for the LSTM, (h,) for the GRU
@@ -64,6 +65,23 @@ def step(
     if update is None:
         return new
     return tuple(ops.where(update, after, before) for after, before in zip(new, state, strict=True))
+
+
+def decayed(part: Array, rates: Array, times: Array) -> Array:
+    """Eq. (24): what is left of a state after some time.
+
+    Args:
+        part: (N, *S, F), or with more axes in front, of a state.
+        rates: (F,); negative ones are taken as 0.
+        times: as many of the leading axes of `part`, in float32 or wider.
+
+    Returns:
+        `part` times exp(-rates * times), in its own dtype.
+    """
+    times = times[(..., *(None,) * (part.ndim - times.ndim))]
+    # By a select the slope at 0 is that of a rate above 0: a rate of 0 is held, and can be learnt away from.
+    rates = arrays.cast(arrays.where(~(rates < 0), rates, 0), times)
+    return arrays.cast(arrays.cast(part, times) * arrays.exp(-rates * times), part)
 
 
 def _lstm(ops: Operations, z: Array, c: Array) -> State:

@@ -16,6 +16,7 @@ from gapcell.spec import Spec
 
 __all__ = [
     "compact",
+    "elapsed",
     "existing",
     "expand",
     "from_lengths",
@@ -27,7 +28,9 @@ __all__ = [
     "scatter",
     "through_conv",
     "through_conv_transpose",
+    "time_since",
     "windows",
+    "with_indicator",
 ]
 
 Array = arrays.Array
@@ -289,6 +292,67 @@ def last_valid(y: Array, mask: Array) -> Array:
         )
     is_last = mask & (arrays.cumulative_count(mask, 1) == arrays.count_along(mask, 1)[:, None])
     return arrays.sum_along(arrays.where(expand(is_last, y.ndim), y, 0), 1)
+
+
+def with_indicator(x: Array, mask: Array, *, channel_axis: int = -1) -> Array:
+    """x~ with what is observed as further channels, so that a layer can tell a missing value from a zero, section 10.
+
+    Args:
+        x: (N, T, *S, C), or with its channels at `channel_axis`; of floating point.
+        mask: steps (N, T), sites (N, T, *S) or elements; see `resolve`.
+        channel_axis: of x and of an element mask.
+
+    Returns:
+        x with zeros where nothing is observed, and behind its C channels 1 more (steps, sites) or C more (elements) of
+        its dtype: 1 where observed, else 0.
+
+    Raises:
+        ValueError: the mask does not fit x.
+    """
+    x = arrays.as_array(x)
+    observed = resolve(arrays.same_kind(mask, x), arrays.shape(x), channel_axis=channel_axis)
+    values = arrays.move_axis(x, channel_axis, -1)
+    if observed.ndim == x.ndim:
+        observed = arrays.move_axis(observed, channel_axis, -1)
+    observed = expand(observed, x.ndim)
+    places = values[..., :1] if observed.shape[-1] == 1 else values
+    indicator = arrays.where(observed & arrays.ones(arrays.shape(places), x), arrays.cast(observed, x), 0)
+    joined = arrays.concatenate([arrays.where(observed, values, 0), indicator], -1)
+    return arrays.move_axis(joined, -1, channel_axis)
+
+
+def elapsed(mask: Array, dt: Array | None = None) -> Array:
+    """The time since the last observation before each step, eq. (25): GRU-D's delta (Che et al. 2018).
+
+    Args:
+        mask: (N, T), or with further axes, (N, T, *S) or (N, T, *S, C), to ask for each site or value of its own.
+        dt: (N, T) the time since the step before, at least 0; that of the first step is not looked at. None: 1.
+
+    Returns:
+        The shape of the mask; 0 at the first step. Before the first observation it counts from the first step. Of the
+        floating-point type of `dt`, or where that has none, of the framework's default.
+
+    Raises:
+        ValueError: `dt` is not (N, T), or the mask holds other values than 0, 1 and NaN.
+    """
+    mask = _as_bool(arrays.as_array(mask))
+    steps = arrays.shape(mask)[:2]
+    dt = arrays.ones(steps, mask) if dt is None else arrays.same_kind(dt, mask)
+    if not arrays.equal_sizes(dt.shape, mask.shape[:2]):
+        raise ValueError(
+            f"`dt` has shape {tuple(dt.shape)}, but the mask has shape {tuple(mask.shape)}: expected "
+            f"{tuple(mask.shape[:2])}"
+        )
+    later = arrays.arange(steps[1], mask) > 0
+    return time_since(mask, arrays.where(later, arrays.as_float(dt), 0))
+
+
+def time_since(mask: Array, dt: Array) -> Array:
+    """The sum of dt (N, T) over the steps behind the last one before each step where the mask (N, T, ...) is True."""
+    place = arrays.arange(arrays.shape(mask)[1], mask)
+    before = arrays.take(mask, arrays.where(place > 0, place - 1, 0), 1)
+    restart = before & (place > 0)[(slice(None), *(None,) * (mask.ndim - 2))]
+    return arrays.running_sum(arrays.where(mask | ~mask, expand(dt, mask.ndim), 0), restart)
 
 
 def _as_bool(mask: Array, name: str = "mask") -> Array:

@@ -33,6 +33,7 @@ def conv_rnn(
     lengths: ArrayLike | None = None,
     domain: ArrayLike | None = None,
     state: Any = None,
+    dt: ArrayLike | None = None,
 ) -> tuple[Array, Any]:
     """Run a masked ConvLSTM or ConvGRU in float64, channels last, in eval mode (dropout probabilities are ignored).
 
@@ -41,8 +42,8 @@ def conv_rnn(
 
     Args:
         params: kernel (*k, C, 4F), recurrent_kernel (*k, F, 4F), bias (4F,); for the GRU 3F and recurrent_bias (F,);
-            no biases if `spec.bias` is False. For several layers or directions a list of them in nn.LSTM's order:
-            layer 0 forward, layer 0 backward, layer 1 forward, ...
+            no biases if `spec.bias` is False; decay (F,) if `spec.gap` is "decay". For several layers or directions a
+            list of them in nn.LSTM's order: layer 0 forward, layer 0 backward, layer 1 forward, ...
         x: (N, T, *S, C), or (N, S, C) with `spec.window`. May hold anything, NaN included, where it is not observed.
         spec: the options.
         mask: True where observed: (N, T), (N, T, *S) or (N, T, *S, C), for a series (N, S) or (N, S, C); bool, or
@@ -51,6 +52,7 @@ def conv_rnn(
         domain: (N, *S) or (*S,), for a series (N, S) or (S,): which sites or events exist. None: all of them.
         state: (h, c), or h for the GRU, each (num_layers * directions, N, *S', F), or (N, *S', F) if there is one layer
             and one direction. None: zeros.
+        dt: (N, T), for a series (N, S): the time since the step or event before, for `spec.gap` "decay". None: 1.
 
     Returns:
         y (N, T, *S', F * directions), or (N, S, F * directions) for a series, and the last state, shaped as `state` is
@@ -59,23 +61,24 @@ def conv_rnn(
     Raises:
         ValueError: an argument does not have the shape, the dtype or the values described here.
 
-    Source: docs/semantics.md, equations (1) to (18).
+    Source: docs/semantics.md, equations (1) to (18) and (24).
     """
     x = _checked_input(x, spec)
     cells = _checked_params(params, spec)
     within = _checked_domain(domain, x, spec)
     observed, exists = _observed(x, mask, lengths, within)
+    ahead, back = _elapsed(dt, np.logical_or.reduce(exists, axis=tuple(range(2, exists.ndim))), spec)
     values = np.where(observed, x, 0.0)  # (2)
     seen = np.logical_or.reduce(observed, axis=-1)  # (3)
-    if spec.gap == "predict" and mask is not None and lengths is None:
-        _warn_of_padding(seen)
-    steps = seen if spec.gap == "hold" else exists  # what (5) and (14) look at
+    if spec.gap != "hold" and mask is not None and lengths is None and dt is None:
+        _warn_of_padding(seen, spec.gap)
+    steps = exists if spec.gap == "predict" else seen  # what (5) and (14) look at
     sites = (spec.window,) if spec.window is not None else (axis.outputs for axis in _input_axes(spec, x.shape[2:-1]))
     now = _checked_state(state, (spec.num_layers * spec.directions, x.shape[0], *sites, spec.filters), spec)
     if domain is not None and spec.window is None:  # the domain of a series speaks of events, not of the state's sites
         now = [np.where(_through_conv(within[:, 0], spec)[..., None], part, 0.0) for part in now]  # (11)
     if spec.go_backwards:
-        values, steps = values[:, ::-1], steps[:, ::-1]  # (13)
+        values, steps, ahead = values[:, ::-1], steps[:, ::-1], back[:, ::-1]  # (13)
     run = _run_sites if spec.window is None else _run_series
     y, last = values, []
     for index in range(spec.num_layers):
@@ -84,7 +87,8 @@ def conv_rnn(
             turn = slice(None, None, -1 if direction else 1)  # (13)
             slot = index * spec.directions + direction
             before = [part[slot] for part in now]
-            y, moved, after = run(cells[slot], values[:, turn], steps[:, turn], spec.layer(index), before)
+            times = (back if direction else ahead)[:, turn]
+            y, moved, after = run(cells[slot], values[:, turn], steps[:, turn], times, spec.layer(index), before)
             outputs.append(y[:, turn])
             moved = moved[:, turn]
             last.append(after)
@@ -99,15 +103,16 @@ def conv_rnn(
 
 
 def _run_sites(
-    params: Params, x: Array, steps: Array, spec: Spec, state: State, wraps: bool = False
+    params: Params, x: Array, steps: Array, times: Array, spec: Spec, state: State, wraps: bool = False
 ) -> tuple[Array, Array, State]:
-    """Step over x (N, T, *S, C) with the site mask `steps` (N, T, *S); gives y, u of (5) and the last state."""
+    """Step over x (N, T, *S, C) where `steps` (N, T, *S) says; gives y, u of (5) and the last state."""
     axes = _input_axes(spec, x.shape[2:-1])
     sites = tuple(axis.outputs for axis in axes)
     y = np.zeros((*x.shape[:2], *sites, spec.filters))
     moved = np.zeros((*x.shape[:2], *sites), dtype=bool)
     for t in range(x.shape[1]):
         u = moved[:, t] = _through_conv(steps[:, t], spec)  # (5)
+        state = _decayed(state, params, times[:, t])  # (24)
         a = _conv(x[:, t], params["kernel"], axes) + params.get("bias", 0.0)  # (6)
         r = _recurrent(state[0], params["recurrent_kernel"], spec, wraps)  # (6)
         stepped = _cell(a, r, state, params.get("recurrent_bias", 0.0), spec)
@@ -117,26 +122,33 @@ def _run_sites(
     return y, moved, state
 
 
-def _run_series(params: Params, x: Array, kept: Array, spec: Spec, state: State) -> tuple[Array, Array, State]:
+def _run_series(
+    params: Params, x: Array, kept: Array, times: Array, spec: Spec, state: State
+) -> tuple[Array, Array, State]:
     """Step over the windows of the kept events of x (N, S, C), kept (N, S) by (14); gives y (N, S, F), kept, state."""
     (N, S, C), W = x.shape, state[0].shape[1]
     T = -(-S // W)
     events, exists = np.zeros((N, T * W, C)), np.zeros((N, T * W), dtype=bool)
+    waited, left = np.zeros((N, T * W)), np.zeros(N)
     for n in range(N):
         M = kept[n].sum()
         events[n, :M] = x[n, kept[n]]  # (15)
         exists[n, :M] = True
+        waited[n, :M], left[n] = _between(times[n], kept[n])
     windows = events.reshape(N, T, W, C), exists.reshape(N, T, W)  # (16): event m, site m mod W of step m div W
-    done, _, last = _run_sites(params, *windows, spec, state, wraps=True)
+    done, _, last = _run_sites(params, *windows, waited[:, ::W], spec, state, wraps=True)
+    last = _decayed(last, params, left)
     done = done.reshape(N, T * W, spec.filters)
     y = np.zeros((N, S, spec.filters))
     for n in range(N):
-        held = state[0][n, W - 1] if spec.masked_output == "hold" else 0.0
+        held = state[0][n, W - 1] if spec.masked_output == "hold" else np.zeros(spec.filters)
         m = 0
         for s in range(S):  # (18)
+            held = _decayed([held], params, times[n, s])[0]
             y[n, s] = done[n, m] if kept[n, s] else held
             m += kept[n, s]
-            held = y[n, s] if spec.masked_output == "hold" else 0.0
+            if spec.masked_output == "hold":
+                held = y[n, s]
     return y, kept, last
 
 
@@ -153,6 +165,14 @@ def _cell(a: Array, r: Array, state: State, recurrent_bias: Array | float, spec:
     reset, z = _sigmoid(a_r + r_r), _sigmoid(a_z + r_z)
     n = np.tanh(a_n + reset * (r_n + recurrent_bias))
     return [(1 - z) * n + z * h]
+
+
+def _decayed(state: State, params: Params, times: Array) -> State:
+    """Equation (24) for the times (N,); as it is under another gap rule."""
+    if "decay" not in params:
+        return state
+    rates = np.maximum(params["decay"], 0.0)
+    return [part * np.exp(-rates * times.reshape(-1, *(1,) * (part.ndim - 1))) for part in state]
 
 
 def _sigmoid(a: Array) -> Array:
@@ -261,10 +281,40 @@ def _observed(x: Array, mask: ArrayLike | None, lengths: ArrayLike | None, withi
     return observed, exists
 
 
-def _warn_of_padding(seen: Array) -> None:
+def _elapsed(dt: ArrayLike | None, exists: Array, spec: Spec) -> tuple[Array, Array]:
+    """The times of (24), each (N, T): running forwards, and backwards (in the order of the steps)."""
+    ahead, back = np.zeros((2, *exists.shape))
+    if spec.gap != "decay":
+        if dt is not None:
+            raise ValueError(f'`dt` is given, but `gap` is "{spec.gap}"; expected "decay"')
+        return ahead, back
+    times = np.ones(exists.shape) if dt is None else np.asarray(dt, dtype=np.float64)
+    if times.shape != exists.shape:
+        raise ValueError(f"`dt` has shape {times.shape}, expected {exists.shape}")
+    if not (np.isfinite(times) & (times >= 0))[exists].all():
+        raise ValueError("`dt` holds negative or infinite times or NaN at steps that exist")
+    for n, there in enumerate(exists):
+        ahead[n, there] = times[n, there]
+        back[n, there] = np.append(times[n, there][1:], 0.0)[: there.sum()]  # the way from the step after
+    return ahead, back
+
+
+def _between(times: Array, kept: Array) -> tuple[Array, float]:
+    """The time from each kept event's predecessor to it, and from the last to the end of the series."""
+    waited, since = [], 0.0
+    for time, keep in zip(times, kept, strict=True):
+        since += time
+        if keep:
+            waited.append(since)
+            since = 0.0
+    return np.array(waited), since
+
+
+def _warn_of_padding(seen: Array, gap: str) -> None:
     by_step = np.logical_or.reduce(seen, axis=tuple(range(2, seen.ndim)))
     if by_step.shape[1] and not by_step[:, [0, -1]].all():
-        text = '`mask` begins or ends in steps without any observation, which gap="predict" steps through; '
+        taken = "steps through" if gap == "predict" else "decays in"
+        text = f'`mask` begins or ends in steps without any observation, which gap="{gap}" {taken}; '
         warnings.warn(text + "if they are padding, say so with `lengths`", UserWarning, stacklevel=3)
 
 

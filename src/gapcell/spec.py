@@ -45,7 +45,7 @@ class Spec:
         dilation: of the first layer's input convolution.
         window: W, events a recurrent step, for a series (N, S, C) (section 6); None for an input with sites.
         causal: both convolutions look back only (rank 1).
-        gap: what a missing value does: "hold" or "predict" (section 3).
+        gap: what a missing value does: "hold", "predict" or "decay" (section 3).
         masked_output: what a held place gives: "zero" or "hold" (10).
         mask_rule: how a mask passes the input convolution: "centre", "all", "any"; None chooses (section 1).
         dropout: probability between layers.
@@ -100,8 +100,6 @@ class Spec:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        if self.gap == "decay":
-            raise ValueError('`gap` is "decay", which is reserved and not built yet; use "hold" or "predict"')
         if self.bidirectional and self.go_backwards:
             raise ValueError("`bidirectional` already runs backwards; drop `go_backwards`")
         if self.bidirectional and self.causal:
@@ -157,7 +155,8 @@ class Spec:
 
         Returns:
             kernel (*k, C, gates*F), recurrent_kernel (*k, F, gates*F), bias (gates*F,) and, for the GRU,
-            recurrent_bias (F,), the bias bhn of (8). Without `bias` only the kernels.
+            recurrent_bias (F,), the bias bhn of (8). Without `bias` only the kernels. With gap="decay" also decay (F,),
+            the rates of (24).
         """
         layer, width = self.layer(index), self.gates * self.filters
         shapes: dict[str, tuple[int, ...]] = {
@@ -168,6 +167,8 @@ class Spec:
             shapes["bias"] = (width,)
             if self.cell == "gru":
                 shapes["recurrent_bias"] = (self.filters,)
+        if self.gap == "decay":
+            shapes["decay"] = (self.filters,)
         return shapes
 
     def sizes(self, name: Literal["kernel_size", "recurrent_kernel_size", "stride", "dilation"]) -> tuple[int, ...]:

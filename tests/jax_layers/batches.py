@@ -17,7 +17,7 @@ SITES = {1: (5,), 2: (3, 4), 3: (2, 3, 2)}
 
 
 class Batch(NamedTuple):
-    """NumPy arrays in float64; `said` is what a caller says of the batch: mask and, under predict, lengths."""
+    """NumPy arrays in float64; `said` is what a caller says of the batch: mask, where it matters lengths and dt."""
 
     params: Any
     x: np.ndarray
@@ -36,6 +36,7 @@ OPTIONS = {
     "bidirectional stack": {"num_layers": 2, "bidirectional": True},
     "predict": {"gap": "predict"},
     "held output": {"masked_output": "hold"},
+    "decay": {"gap": "decay", "masked_output": "hold"},
     "backwards": {"go_backwards": True},
     "other recurrent kernel": {"kernel_size": 2, "recurrent_kernel_size": 3},
     "without bias": {"bias": False},
@@ -55,11 +56,13 @@ def make_params(spec, seed=0):
         for shapes in map(spec.parameter_shapes, range(spec.num_layers))
         for _ in range(spec.directions)
     ]
+    for cell in cells:
+        cell |= {name: np.abs(rates) for name, rates in cell.items() if name == "decay"}
     return cells if len(cells) > 1 else cells[0]
 
 
 def make_batch(spec, N=2, T=4, seed=0):
-    """A third of the sites is missing and holds NaN; under predict a row is also shorter."""
+    """A third of the sites is missing and holds NaN; under predict and decay a row is also shorter."""
     rng = np.random.default_rng([seed, 1])
     series = spec.window is not None
     shape = (N, T) if series else (N, T, *SITES[spec.rank])
@@ -68,8 +71,10 @@ def make_batch(spec, N=2, T=4, seed=0):
     sites = (spec.window,) if series else spec.output_sites(shape[2:])
     state = rng.normal(size=(2, spec.num_layers * spec.directions, N, *sites, spec.filters)) / 2
     said = {"mask": mask}
-    if spec.gap == "predict":
+    if spec.gap != "hold":
         said["lengths"] = np.arange(N) % 2 + T - 1
+    if spec.gap == "decay":
+        said["dt"] = rng.exponential(size=(N, T))
     return Batch(make_params(spec, seed), x, tuple(state) if spec.cell == "lstm" else state[0], said)
 
 

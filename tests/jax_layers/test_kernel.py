@@ -407,7 +407,7 @@ def called(change=lambda layer, operands: (layer, operands)):
     nothing = jnp.zeros((0,), jnp.float32)
     operands = {"x": jnp.nan_to_num(x), "update": jnp.zeros((0,), bool), "recurrent_scale": nothing}
     operands |= {name: params[name] for name in spec.parameter_shapes()}
-    operands |= {"recurrent_bias": nothing, "h0": h[0], "c0": c[0]}
+    operands |= {"recurrent_bias": nothing, "h0": h[0], "c0": c[0], "dt": nothing, "rates": nothing}
     layer = native.Layer(spec, samples=2, steps=4, sites=(5,))
     given = {name: (array.shape, array.dtype.name) for name, array in operands.items() if array.size}
     attribute, operands = change(np.frombuffer(layer.describe(given), np.uint8), operands)
@@ -429,7 +429,7 @@ WRONG = {
     "type of parameters": (with_operand("kernel", lambda w: w.astype(jnp.int32)), "`kernel` has another type"),
     "missing": (with_operand("kernel", lambda w: w[:0]), "`kernel` is missing"),
     "unasked": (with_operand("update", lambda u: jnp.ones((2, 4), bool)), "`update` is given, but this layer has none"),
-    "count": (lambda layer, operands: (layer, dict(list(operands.items())[:-1])), "8 operands are given, expected 9"),
+    "count": (lambda layer, operands: (layer, dict(list(operands.items())[:-1])), "10 operands are given, expected 11"),
 }
 
 

@@ -16,7 +16,7 @@ from laws.cases import Case
 from laws.keras_layer import KerasLayer
 from laws.laws import LAWS, applies, check
 from laws.plain import PlainLayer
-from laws.table import CASES, DTYPES, build
+from laws.table import CASES, DECAYING, DTYPES, build
 
 ONE_SHAPE = (1, 6, 13)  # these laws run the shapes of the case only
 RANKS = ("1d site mask", "2d gru", "3d")
@@ -44,6 +44,9 @@ def compiled():
 def wanted(law: int, name: str, dtype) -> bool:
     if not applies(law, case_of(name)) or (dtype == np.float32 and name not in BOTH_DTYPES):
         return False
+    if name in DECAYING:
+        few = (1, 9, 13, 15, 16) if name == "decay" else (9, 13)
+        return law in DECAYING[name] and dtype == np.float64 and (BACKEND == "torch" or law in few)
     if law in (10, 11, 12):
         return name in RANKS and dtype == np.float64
     if BACKEND == "torch" or law == 9 or law in ONE_SHAPE:
@@ -65,7 +68,8 @@ def test_the_layer_obeys(law, name, dtype):
 def test_every_law_is_tried_on_every_rank():
     assert len(NAMES) > 24
     tried = {(law, case_of(name).spec.rank) for law, name, _ in CLAIMS}
-    assert tried == {(law, rank) for law in LAWS for rank in (1, 2, 3)}
+    assert tried >= {(law, rank) for law in LAWS if law < 15 for rank in (1, 2, 3)}
+    assert {law for law, _ in tried} == set(LAWS)
 
 
 @pytest.mark.parametrize("law", [1, 2, 3, 6, 8] if BACKEND != "jax" else [1, 6])  # 4: Keras draws for every site

@@ -333,7 +333,6 @@ def test_second_derivatives_are_those_of_keras_own():
         (ConvLSTM1D, {"causal": True, "padding": "valid"}, '`causal` pads on the left, so `padding` must be "same"'),
         (ConvLSTM1D, {"window": 3, "padding": "valid"}, "`window` keeps every event's place"),
         (ConvLSTM1D, {"window": 3, "strides": 2}, "`window` keeps every event's place"),
-        (ConvLSTM1D, {"gap": "decay"}, "reserved and not built yet"),
         (ConvLSTM1D, {"data_format": "NCW"}, "`data_format` is 'ncw', expected 'channels_last' or 'channels_first'"),
         (ConvLSTM1D, {"padding": "full"}, "`padding` is 'full', expected one of 'same', 'valid'"),
     ],

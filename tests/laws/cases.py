@@ -23,6 +23,7 @@ class Case:
     lengths: np.ndarray | None
     domain: np.ndarray | None
     state: Any
+    dt: np.ndarray | None = None
 
     def but(self, **changes: Any) -> Case:
         """The same case with some arguments changed."""
@@ -30,7 +31,7 @@ class Case:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        return {"mask": self.mask, "lengths": self.lengths, "domain": self.domain, "state": self.state}
+        return {name: getattr(self, name) for name in ("mask", "lengths", "domain", "state", "dt")}
 
     @property
     def bounds(self) -> np.ndarray:
@@ -61,8 +62,22 @@ class Case:
 
     @property
     def kept(self) -> np.ndarray:
-        """Which steps, sites or events take part: v under hold, exists under predict."""
-        return self.observed.any(axis=-1) if self.spec.gap == "hold" else self.exists
+        """Which steps, sites or events take part: exists under predict, else v."""
+        return self.exists if self.spec.gap == "predict" else self.observed.any(axis=-1)
+
+    @property
+    def existing_steps(self) -> np.ndarray:
+        """Which steps exist, (N, T), or of a series which events, (N, S)."""
+        if self.spec.window is not None:
+            return self.exists
+        t = np.arange(self.x.shape[1])
+        return (self.bounds[:, :1] <= t) & (t < self.bounds[:, 1:])
+
+    @property
+    def elapsed(self) -> np.ndarray:
+        """The times of eq. (24) running forwards, (N, T): 0 where nothing exists."""
+        times = np.ones(self.x.shape[:2]) if self.dt is None else self.dt
+        return np.where(self.existing_steps, times, 0)
 
 
 def make_spec(**options: Any) -> Spec:
@@ -76,13 +91,21 @@ def normal(*shape: int, seed: int = 1) -> np.ndarray:
 def make_params(
     spec: Spec, rng: np.random.Generator | None = None, dtype: Any = np.float64
 ) -> list[dict[str, np.ndarray]]:
-    """Parameters of every layer and direction, large enough that gates leave their linear range."""
+    """Parameters of every layer and direction, large enough that gates leave their linear range.
+
+    Rates of decay are positive, but for the first of several, which counts as 0.
+    """
     rng = rng or np.random.default_rng(0)
-    return [
+    cells = [
         {name: (rng.normal(size=shape) * 0.5).astype(dtype) for name, shape in spec.parameter_shapes(index).items()}
         for index in range(spec.num_layers)
         for _ in range(spec.directions)
     ]
+    for cell in cells:
+        if "decay" in cell:
+            cell["decay"] = np.abs(cell["decay"])
+            cell["decay"][: min(1, spec.filters - 1)] *= -1
+    return cells
 
 
 def make_state(spec: Spec, N: int, sites: tuple[int, ...], rng: np.random.Generator, dtype: Any = np.float64) -> Any:
@@ -103,6 +126,7 @@ def make_case(
     dtype: Any = np.float64,
     seed: int = 0,
     share: float = 0.6,
+    dt: bool = True,
 ) -> Case:
     """A random case: normal inputs and states, `share` of the values observed.
 
@@ -112,12 +136,13 @@ def make_case(
         N: rows.
         T: steps, or events of a series.
         sites: of the input; None takes a few.
-        lengths: whether rows start and stop at random; None gives lengths where `gap` is "predict", so that no
+        lengths: whether rows start and stop at random; None gives lengths where `gap` is not "hold", so that no
             warning is drawn.
         domain: "shared" (*S,) or "row" (N, *S), or None.
         dtype: of every array.
         seed: of the random numbers.
         share: the observed part.
+        dt: whether times are drawn where `gap` is "decay"; else they are 1.
     """
     rng = np.random.default_rng(seed)
     sites = () if spec.window is not None else sites or SITES[spec.rank]
@@ -125,14 +150,16 @@ def make_case(
     shapes = {"step": x.shape[:2], "site": x.shape[:-1], "element": x.shape}
     observed = None if mask is None else rng.random(shapes[mask]) < share
     bounds = None
-    if lengths or (lengths is None and spec.gap == "predict"):
+    if lengths or (lengths is None and spec.gap != "hold"):
         bounds = np.sort(rng.integers(0, T + 1, size=(N, 2)), axis=1)
         bounds[0] = [min(1, T), T]  # one row is long
     places = sites or (T,)
     within = {None: None, "shared": rng.random(places) < 0.7, "row": rng.random((N, *places)) < 0.7}[domain]
     inside = (spec.window,) if spec.window is not None else spec.output_sites(sites)
     state = make_state(spec, N, inside, rng, dtype)
-    return Case(spec, make_params(spec, rng, dtype), x, observed, bounds, within, state)
+    params = make_params(spec, rng, dtype)
+    times = rng.exponential(size=(N, T)).astype(dtype) if spec.gap == "decay" and dt else None
+    return Case(spec, params, x, observed, bounds, within, state, times)
 
 
 def parts(state: Any) -> tuple[np.ndarray, ...]:

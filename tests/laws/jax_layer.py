@@ -58,7 +58,7 @@ class JaxLayer:
         return apply(params, x, spec, vjp=self.vjp, convolution=self.convolution, **arguments)
 
     def _arguments(self, case: Case) -> tuple[Any, ...]:
-        given = {name: getattr(case, name) for name in ("mask", "lengths", "domain")}
+        given = {name: getattr(case, name) for name in ("mask", "lengths", "domain", "dt")}
         given["key"] = jax.random.key(0) if self.dropout else None
         return *jax.tree.map(jnp.asarray, (case.params, case.x, case.state)), jax.tree.map(jnp.asarray, given)
 

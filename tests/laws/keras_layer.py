@@ -97,7 +97,7 @@ class KerasLayer:
         return layer
 
     def _arguments(self, case: Case) -> dict[str, Any]:
-        given = {name: getattr(case, name) for name in ("mask", "lengths", "domain")}
+        given = {name: getattr(case, name) for name in ("mask", "lengths", "domain", "dt")}
         return {name: _tensor(value) for name, value in given.items() if value is not None}
 
 

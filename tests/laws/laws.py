@@ -1,6 +1,7 @@
 """The laws of docs/semantics.md, section 8, as functions of a layer and a case; a broken law is an AssertionError.
 
-Under `gap="predict"` padding and dead sites are said by lengths and domain, under hold by the mask.
+Under `gap="predict"` padding and dead sites are said by lengths and domain, under hold by the mask. Under "decay"
+padding is said by lengths, as a masked step takes time.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def applies(law: int, case: Case) -> bool:
         return not spec.bidirectional and (spec.window is None or (spec.causal and (law == 8 or _cuttable(case))))
     if law == 9:
         return spec.bidirectional
+    if law in (15, 16):
+        return spec.gap == "decay"
     return True
 
 

@@ -56,7 +56,7 @@ def law_3_padding_is_absence(layer: Layer, case: Case) -> None:
     inside = np.stack([np.sort(rng.permutation(T + 3)[:T]) for _ in range(N)])
     ragged = np.arange(T) + rng.integers(0, 4, size=(N, 1))
     places = {"right": np.tile(np.arange(T), (N, 1)), "left": np.tile(np.arange(3, T + 3), (N, 1)), "both": ragged}
-    if case.spec.gap == "hold":
+    if case.spec.gap == "hold":  # elsewhere what is masked inside a row is a missing step
         places["inside"] = inside
     y, last = layer.run(case)
     for where, place in places.items():
@@ -94,7 +94,11 @@ def _padded(case: Case, place: np.ndarray, T: int) -> Case:
         within = np.broadcast_to(domain, case.x.shape[:2])
         domain = np.ones((N, T), dtype=bool)
         domain[rows, place] = within
-    return case.but(x=x, mask=longer, lengths=lengths, domain=domain)
+    dt = None
+    if case.dt is not None:
+        dt = np.full((N, T), np.nan, case.dt.dtype)
+        dt[rows, place] = case.dt
+    return case.but(x=x, mask=longer, lengths=lengths, domain=domain, dt=dt)
 
 
 def law_4_dead_sites_are_a_narrower_input(layer: Layer, case: Case) -> None:
@@ -112,8 +116,8 @@ def _check_dead_sites(layer: Layer, case: Case, axis: int, sides: tuple[int, int
         return np.pad(array, [sides if i == at else (0, 0) for i in range(array.ndim)], constant_values=fill)
 
     y, _ = layer.run(case)
-    mask = case.observed if case.spec.gap == "hold" else case.observed | ~case.exists[..., None]
-    wide_mask = widen(mask, axis + 2, case.spec.gap != "hold")
+    mask = case.observed if case.spec.gap != "predict" else case.observed | ~case.exists[..., None]
+    wide_mask = widen(mask, axis + 2, case.spec.gap == "predict")
     everywhere = np.ones(case.x.shape[2:-1], dtype=bool)
     domain = None
     if case.domain is not None or case.spec.gap == "predict":
@@ -178,6 +182,7 @@ def _rows(case: Case, rows: list[int]) -> Case:
         lengths=pick(case.lengths),
         domain=case.domain if shared else pick(case.domain),
         state=like(case.state, _of_rows(case.state, rows)),
+        dt=pick(case.dt),
     )
 
 
@@ -186,8 +191,9 @@ def law_6_no_observed_step_returns_the_initial_state(layer: Layer, case: Case) -
     for rows in ([0], list(range(N))):
         empty = _emptied(case, rows)
         y, last = layer.run(empty)
-        before = _initial_state(empty)
-        assert_same(_of_rows(last, rows), [part[:, rows] for part in before], f"states of the empty rows {rows}")
+        before = _kept_state(empty)
+        alike = assert_close if case.spec.gap == "decay" else assert_same
+        alike(_of_rows(last, rows), [part[:, rows] for part in before], f"states of the empty rows {rows}")
         assert all(np.isfinite(array).all() for array in (y, *parts(last))), "not finite"
         if case.spec.masked_output == "zero":
             assert not y[rows].any(), f"the outputs of the empty rows {rows} are not 0"
@@ -198,8 +204,9 @@ def law_6_no_observed_step_returns_the_initial_state(layer: Layer, case: Case) -
         assert all(np.isfinite(array).all() for array in all_arrays(all_gradients(found))), "a gradient is not finite"
         assert not found.x[rows].any(), "the input gradient of an empty row is not 0"
         if len(rows) == N and case.spec.masked_output == "zero":
-            assert not any(array.any() for array in all_arrays(found.params)), "the parameter gradients are not 0"
-            if case.domain is None:
+            weights = [{name: cell[name] for name in cell if name != "decay"} for cell in found.params]
+            assert not any(array.any() for array in all_arrays(weights)), "the parameter gradients are not 0"
+            if case.domain is None and case.spec.gap != "decay":
                 assert_same(parts(found.state), parts(dstate), "the state's gradient is not its cotangent")
 
 
@@ -214,9 +221,26 @@ def _emptied(case: Case, rows: list[int]) -> Case:
     return garbage(case.but(mask=mask))
 
 
-def _initial_state(case: Case) -> tuple[np.ndarray, ...]:
-    """Equation (11)."""
-    if case.domain is None or case.spec.window is not None:
-        return parts(case.state)
-    _, state = ReferenceLayer().run(case.but(x=case.x[:, :0], mask=None, lengths=None))
-    return tuple(part.astype(case.x.dtype) for part in parts(state))
+def _kept_state(case: Case) -> tuple[np.ndarray, ...]:
+    """The initial state by equation (11), and decayed by equation (24) over all steps."""
+    state = parts(case.state)
+    if case.domain is not None and case.spec.window is None:
+        dt = None if case.dt is None else case.dt[:, :0]
+        state = parts(ReferenceLayer().run(case.but(x=case.x[:, :0], mask=None, lengths=None, dt=dt))[1])
+    if case.spec.gap == "decay":
+        state = [part * _left(case, part.ndim) for part in state]
+    return tuple(part.astype(case.x.dtype) for part in state)
+
+
+def _left(case: Case, ndim: int) -> np.ndarray:
+    """What is left of a state after all steps, (layers·directions, N, ..., F)."""
+    first = case.existing_steps & (case.existing_steps.cumsum(axis=1) == 1)
+    times = [case.elapsed.sum(axis=1), np.where(first, 0, case.elapsed).sum(axis=1)]  # the way back has one step less
+    exponents = [
+        np.multiply.outer(
+            times[slot % case.spec.directions if case.spec.bidirectional else 0], cell["decay"].clip(min=0)
+        )
+        for slot, cell in enumerate(case.params)
+    ]
+    left = np.exp(-np.stack(exponents))
+    return left.reshape(*left.shape[:2], *(1,) * (ndim - 3), left.shape[2])

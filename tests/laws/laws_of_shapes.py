@@ -62,6 +62,9 @@ def _wrong_shapes(case: Case) -> Iterator[tuple[str, tuple[int, ...], dict[str, 
         yield "mask", shape, {"mask": np.ones(shape, dtype=bool)}
     for shape in ((N + 1,), (N, 3), (1, N), (1,)):
         yield "lengths", shape, {"lengths": np.ones(shape, dtype=np.int64)}
+    if case.spec.gap == "decay":
+        for shape in ((N,), (T, N), (N, T + 1), (N, 1), (N, T, 1)):
+            yield "dt", shape, {"dt": np.ones(shape, case.x.dtype)}
     places = (T,) if series else sites
     for shape in ((N + 1, *places), (1, *places), (*places[:-1], places[-1] + 1), (N, 1, *places)):
         yield "domain", shape, {"domain": np.ones(shape, dtype=bool)}
@@ -76,7 +79,7 @@ def _wrong_shapes(case: Case) -> Iterator[tuple[str, tuple[int, ...], dict[str, 
 
 def law_12_inputs_are_not_changed(layer: Layer, case: Case) -> None:
     case = garbage(case)
-    given = [array for array in (case.x, case.mask, case.lengths, case.domain) if array is not None]
+    given = [array for array in (case.x, case.mask, case.lengths, case.domain, case.dt) if array is not None]
     given += [*parts(case.state), *all_arrays(case.params)]
     before = [array.copy() for array in given]
     y, last = layer.run(case)

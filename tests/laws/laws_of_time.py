@@ -46,7 +46,11 @@ def _steps(case: Case, steps: slice) -> Case:
     if domain is not None and case.spec.window is not None:
         domain = domain[..., steps]
     return case.but(
-        x=case.x[:, steps], mask=None if case.mask is None else case.mask[:, steps], lengths=lengths, domain=domain
+        x=case.x[:, steps],
+        mask=None if case.mask is None else case.mask[:, steps],
+        lengths=lengths,
+        domain=domain,
+        dt=None if case.dt is None else case.dt[:, steps],
     )
 
 
@@ -59,7 +63,10 @@ def law_8_no_output_depends_on_the_future(layer: Layer, case: Case) -> None:
         x[:, cut:] = rng.normal(size=x[:, cut:].shape)
         mask = np.ones(case.x.shape[:2], dtype=bool) if case.mask is None else case.mask.copy()
         mask[:, cut:] = rng.random(mask[:, cut:].shape) < 0.5
-        other, _ = layer.run(case.but(x=x, mask=mask))
+        dt = None if case.dt is None else case.dt.copy()
+        if dt is not None:
+            dt[:, cut:] = rng.exponential(size=dt[:, cut:].shape)
+        other, _ = layer.run(case.but(x=x, mask=mask, dt=dt))
         assert_close(other[:, :cut], y[:, :cut], f"outputs before step {cut}, when the later inputs change")
         if has_gradients(layer):
             past = np.where((np.arange(y.shape[1]) < cut).reshape(-1, *(1,) * (y.ndim - 2)), dy, np.zeros_like(dy))
@@ -110,5 +117,54 @@ def reverse(case: Case) -> Case:
     if domain is not None and case.spec.window is not None:
         domain = np.ascontiguousarray(domain[..., ::-1])
     return case.but(
-        x=_backwards(case.x), mask=None if case.mask is None else _backwards(case.mask), lengths=lengths, domain=domain
+        x=_backwards(case.x),
+        mask=None if case.mask is None else _backwards(case.mask),
+        lengths=lengths,
+        domain=domain,
+        dt=_backwards(_times_back(case)) if case.spec.gap == "decay" else None,
     )
+
+
+def _times_back(case: Case) -> np.ndarray:
+    """To each step that exists, the time from the next one that does."""
+    times = np.zeros_like(case.elapsed)
+    for row, exists, elapsed in zip(times, case.existing_steps, case.elapsed, strict=True):
+        present = np.flatnonzero(exists)
+        row[present[:-1]] = elapsed[present[1:]]
+    return times.astype(case.x.dtype)
+
+
+def law_15_missing_steps_are_their_time(layer: Layer, case: Case) -> None:
+    """Under gap="decay": without the missing steps, their time added to that of the next observed one."""
+    N, T = case.x.shape[:2]
+    place = np.arange(T) + np.cumsum(np.array([0, 1, 0, 3, 2])[np.arange(T) % 5])
+    dt = np.random.default_rng(17).exponential(size=(N, place[-1] + 1)).astype(case.x.dtype)
+    mask = np.zeros(dt.shape, dtype=bool)
+    mask[:, place] = True
+    x = np.full((*dt.shape, *case.x.shape[2:]), np.nan, case.x.dtype)
+    x[:, place] = case.x
+    domain = case.domain if case.spec.window is None else None  # of a series it speaks of events
+    waited = np.add.reduceat(dt, np.append(0, place[:-1] + 1), axis=1)
+    short = case.but(mask=None, lengths=None, domain=domain, dt=waited)
+    long = short.but(x=x, mask=mask, dt=dt)
+    y, last = layer.run(short)
+    got, got_last = layer.run(long)
+    assert_close((got[:, place], parts(got_last)), (y, parts(last)), "time in place of missing steps", scale=2)
+    if not has_gradients(layer):
+        return
+    dy, dstate = cotangents(layer, short)
+    long_dy = np.zeros(got.shape, got.dtype)
+    long_dy[:, place] = dy
+    found, want = layer.grad(long, long_dy, dstate), layer.grad(short, dy, dstate)
+    found = replace(found, x=found.x[:, place])
+    assert_close(all_gradients(found), all_gradients(want), "gradients, time in place of missing steps", scale=2)
+
+
+def law_16_at_rates_of_0_it_is_hold(layer: Layer, case: Case) -> None:
+    """A rate below 0 counts as 0."""
+    spec = replace(case.spec, gap="hold")
+    still = [{**cell, "decay": np.minimum(cell["decay"], 0)} for cell in case.params]
+    plain = [{name: cell[name] for name in cell if name != "decay"} for cell in case.params]
+    y, last = layer.run(case.but(params=still))
+    want = layer.run(case.but(spec=spec, params=plain, dt=None))
+    assert_close((y, parts(last)), (want[0], parts(want[1])), "rates of 0")

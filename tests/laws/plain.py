@@ -72,6 +72,7 @@ class PlainLayer:
         if case.domain is not None and spec.window is None and bug != "state kept outside the domain":
             within = torch.tensor(np.broadcast_to(case.domain, (len(case.x), *case.x.shape[2:-1])))
             start = [torch.where(through_conv(within, spec)[..., None], part, 0.0) for part in start]
+        times = [torch.tensor(array) for array in self._times(case)]
         y, steps, last = x, kept, []
         for index in range(spec.num_layers):
             outputs = []
@@ -80,7 +81,8 @@ class PlainLayer:
                 flip = (lambda a: a.flip(1)) if direction else (lambda a: a)
                 seen = steps if bug == "backward mask not reversed" else flip(steps)
                 run = self._run_sites if spec.window is None else self._run_series
-                out, moved, state = run(params[slot], flip(x), seen, spec.layer(index), [part[slot] for part in start])
+                before = [part[slot] for part in start]
+                out, moved, state = run(params[slot], flip(x), seen, flip(times[direction]), spec.layer(index), before)
                 outputs.append(flip(out))
                 last.append(state)
             y, steps = torch.cat(outputs, dim=-1), flip(moved)
@@ -100,22 +102,52 @@ class PlainLayer:
         return case.observed
 
     def _kept(self, case: Case) -> np.ndarray:
-        if case.spec.gap == "hold":
+        if case.spec.gap != "predict":
             return self._observed(case).any(axis=-1)
         return np.ones_like(case.exists) if self.bug == "predicting beyond the lengths" else case.exists
 
+    def _times(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
+        """Eq. (24): the time before each step, forwards and backwards."""
+        exists = np.ones_like(case.existing_steps) if self.bug == "decaying beyond the lengths" else case.existing_steps
+        dt = np.ones(exists.shape, case.x.dtype) if case.dt is None or self.bug == "dt not looked at" else case.dt
+        ahead = np.where(exists, dt, 0)
+        back, time = np.zeros_like(ahead), np.zeros(len(ahead), ahead.dtype)
+        for t in reversed(range(ahead.shape[1])):
+            back[:, t] = np.where(exists[:, t], time, 0)
+            time = np.where(exists[:, t], ahead[:, t], time)
+        return ahead, back
+
+    def _decay(self, params: dict[str, Tensor], state: list[Tensor], time: Tensor) -> list[Tensor]:
+        if "decay" not in params:
+            return state
+        rates = params["decay"] if self.bug == "rates below 0 grow" else params["decay"].clamp(min=0)
+        left = torch.exp(-rates * time.reshape(-1, *(1,) * (state[0].ndim - 1)))
+        whole = self.bug == "c does not decay"
+        return [part if whole and index else part * left for index, part in enumerate(state)]
+
     def _run_sites(
-        self, params: dict[str, Tensor], x: Tensor, steps: Tensor, spec: Spec, state: list[Tensor], wraps: bool = False
+        self,
+        params: dict[str, Tensor],
+        x: Tensor,
+        steps: Tensor,
+        times: Tensor,
+        spec: Spec,
+        state: list[Tensor],
+        wraps: bool = False,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         moved = [through_conv(steps[:, t], spec) for t in range(x.shape[1])]
         y = []
         if self.bug == "initial c ignored":
             state = [state[0], *(0 * part for part in state[1:])]
         for t, u in enumerate(moved):
+            if self.bug != "decay behind the step":
+                state = self._decay(params, state, times[:, t])
             a = convolve(x[:, t], params["kernel"], spec.input_padding(x.shape[2:-1]), spec) + params.get("bias", 0.0)
             new = cell(a, self._recurrent(state[0], params, spec, wraps), params.get("recurrent_bias", 0.0), state)
             held = torch.where(self._updates(u, moved, t)[..., None], torch.stack(new), torch.stack(self._old(state)))
             state = list(held)
+            if self.bug == "decay behind the step":
+                state = self._decay(params, state, times[:, t])
             dead = state[0] if spec.masked_output == "hold" else torch.zeros_like(state[0])
             if self.bug == "output masked by a product":
                 y.append(new[0] * u[..., None])
@@ -152,7 +184,7 @@ class PlainLayer:
         return convolve(torch.cat([before, h], dim=1), kernel, ((left - before.shape[1], right),))
 
     def _run_series(
-        self, params: dict[str, Tensor], x: Tensor, kept: Tensor, spec: Spec, state: list[Tensor]
+        self, params: dict[str, Tensor], x: Tensor, kept: Tensor, times: Tensor, spec: Spec, state: list[Tensor]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         (N, S, C), W = x.shape, state[0].shape[1]
         T, hold = -(-S // W), spec.masked_output == "hold"
@@ -163,14 +195,24 @@ class PlainLayer:
             event = (kept.cumsum(dim=1) - 1)[row, place]
             exists = torch.arange(T * W) < kept.sum(dim=1, keepdim=True)
         windows = x.new_zeros(N, T * W, C).index_put((row, event), x[row, place]).reshape(N, T, W, C)
-        done, _, last = self._run_sites(params, windows, exists.reshape(N, T, W), spec, state, wraps=True)
+        clock = times.double().cumsum(dim=1)
+        arrived = x.new_zeros(N, T * W, dtype=torch.float64).index_put((row, event), clock[row, place])
+        before = torch.cat([torch.zeros(N, 1), arrived[:, :-1]], dim=1)
+        waited = ((arrived - before) * exists).to(x.dtype)[:, ::W]
+        latest = torch.cat([torch.zeros(N, 1), (clock * kept)], dim=1).cummax(dim=1).values
+        done, _, last = self._run_sites(params, windows, exists.reshape(N, T, W), waited, spec, state, wraps=True)
+        if S:
+            last = self._decay(params, last, (clock[:, -1] - latest[:, -1]).to(x.dtype))
         done = torch.cat([state[0][:, W - 1 :], done.reshape(N, T * W, -1)], dim=1)
         if not hold:
             done = torch.cat([torch.zeros_like(done[:, :1]), done[:, 1:]], dim=1)
         at = kept.cumsum(dim=1) if hold else kept.cumsum(dim=1) * kept  # 0: before the first kept event
         if self.bug == "events left where they are":
             at = torch.arange(1, S + 1) * kept
-        return done[torch.arange(N)[:, None], at], kept, last
+        y = done[torch.arange(N)[:, None], at]
+        if hold and "decay" in params:
+            y = y * torch.exp(-params["decay"].clamp(min=0) * (clock - latest[:, 1:]).to(x.dtype)[..., None])
+        return y, kept, last
 
 
 def check_shapes(case: Case) -> None:
@@ -182,7 +224,7 @@ def check_shapes(case: Case) -> None:
     state = (spec.num_layers * spec.directions, shape[0], *inside, spec.filters)
     given = [("mask", case.mask, (shape[:2], shape[:-1], shape))]
     given += [("lengths", case.lengths, (shape[:1], (shape[0], 2)))]
-    given += [("domain", case.domain, (sites, (shape[0], *sites)))]
+    given += [("domain", case.domain, (sites, (shape[0], *sites))), ("dt", case.dt, (shape[:2],))]
     given += [("state", part, (state,)) for part in ([] if case.state is None else parts(case.state))]
     for name, array, wanted in given:
         if array is not None and array.shape not in wanted:

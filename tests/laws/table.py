@@ -48,9 +48,36 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "series, hold output": ({"window": 2, "causal": True, "masked_output": "hold"}, {"mask": "step", "T": 8}),
     "series, predict": ({"window": 3, "gap": "predict"}, {"mask": "step", "T": 8}),
     "series, both ways": ({"window": 3, "bidirectional": True, "num_layers": 2}, {"mask": "step", "T": 8}),
+    "decay": ({"gap": "decay"}, {"mask": "site"}),
+    "decay gru": ({"gap": "decay", "cell": "gru", "masked_output": "hold", "num_layers": 2}, {"mask": "step"}),
+    "decay 2d": ({"gap": "decay", "rank": 2, "stride": (2, 1)}, {"mask": "element", "domain": "row"}),
+    "decay, sites held": ({"gap": "decay", "masked_output": "hold"}, {"mask": "site", "share": 0.3}),
+    "decay, no dt": ({"gap": "decay", "bidirectional": True}, {"mask": "step", "dt": False}),
+    "bidirectional decay": ({"gap": "decay", "bidirectional": True}, {"mask": "site"}),
+    "series, decay": (
+        {"window": 2, "causal": True, "gap": "decay", "masked_output": "hold"},
+        {"mask": "step", "T": 8, "domain": "row"},
+    ),
+    "series, decay, both ways": (
+        {"window": 3, "bidirectional": True, "cell": "gru", "gap": "decay"},
+        {"mask": "step", "T": 9, "domain": "row"},
+    ),
+    "series, decay, whole windows": ({"window": 2, "causal": True, "gap": "decay"}, {"mask": "step", "T": 8}),
     "series of windows of 1": ({"window": 1, "causal": True}, {"mask": "step", "T": 6}),
     "series, whole windows": ({"window": 2, "causal": True, "num_layers": 2}, {"mask": "step", "T": 8}),
     "series, whole windows gru": ({"window": 2, "causal": True, "cell": "gru"}, {"mask": "element", "T": 8}),
+}
+# Where a law is dear to try: of a decaying state those that are not the same without it.
+DECAYING = {
+    "decay": (1, 3, 8, 11, 12, 13, 15, 16),
+    "decay gru": (13,),
+    "decay 2d": (13,),
+    "decay, sites held": (),
+    "decay, no dt": (9, 13),
+    "bidirectional decay": (3, 13),
+    "series, decay": (13, 15),
+    "series, decay, both ways": (9, 13),
+    "series, decay, whole windows": (7,),
 }
 RANKS = ("1d site mask", "2d", "2d gru", "3d", "3d gru")
 DTYPES = (np.float32, np.float64)
@@ -60,6 +87,8 @@ def build(name: str, dtype: Any = np.float64) -> Case:
     spec, case = CASES[name]
     built = make_case(make_spec(**spec), dtype=dtype, **case)
     if "whole windows" in name:  # kept events before event 4 are whole windows, so that law 7 has where to cut
+        if built.lengths is not None:
+            built.lengths[:] = [0, 8]
         built.mask[:, :4] = np.array([[1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]]).reshape(
             3, 4, *(1,) * (built.mask.ndim - 2)
         )

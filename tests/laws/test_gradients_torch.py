@@ -26,6 +26,9 @@ SMALL = {
     "stride": {"stride": 2, "kernel_size": 2},
     "series": {"window": 2, "cell": "gru"},
     "series, hold output": {"window": 2, "causal": True, "masked_output": "hold"},
+    "decay": {"gap": "decay", "num_layers": 2, "filters": 1},
+    "decay, hold output": {"gap": "decay", "masked_output": "hold", "cell": "gru"},
+    "series, decay": {"gap": "decay", "window": 2, "bidirectional": True, "masked_output": "hold", "filters": 1},
     "no bias": {"bias": False, "cell": "gru"},
     "2d": {"rank": 2, "filters": 1},
     "3d": {"rank": 3, "filters": 1, "cell": "gru"},
@@ -43,7 +46,7 @@ def as_function(case):
     module = make_module(case.spec, case.params, channels_last=True)
     names, values = zip(*module.named_parameters(), strict=True)
     leaves = [torch.tensor(case.x), *(torch.tensor(part) for part in parts(case.state)), *values]
-    options = {"mask": case.mask, "lengths": case.lengths, "domain": case.domain}
+    options = {"mask": case.mask, "lengths": case.lengths, "domain": case.domain, "dt": case.dt}
     options = {name: None if value is None else torch.tensor(value) for name, value in options.items()}
     count = len(parts(case.state))
 
@@ -71,13 +74,13 @@ def test_second_derivatives_are_slopes_of_the_gradients(name, mask):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own forward mode
-@pytest.mark.parametrize("name", ["lstm", "gru", "series"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "series", "decay, hold output"])
 def test_forward_mode_agrees(name):
     function, leaves = as_function(small_case(name, "element"))
     assert torch.autograd.gradcheck(function, leaves, check_forward_ad=True, check_backward_ad=False, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "series"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "series", "decay, hold output"])
 def test_any_one_gradient_alone_is_the_same(name):
     """Frozen parameters, or a loss of one output only, change no other gradient."""
     function, leaves = as_function(small_case(name, "element"))
@@ -118,7 +121,7 @@ def test_passes_do_not_disturb_each_other(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["1d step mask", "2d", "series", "bidirectional, 2 layers", "stride", "hold output gru"]
+    "name", ["1d step mask", "2d", "series", "bidirectional, 2 layers", "stride", "hold output gru", "decay"]
 )
 def test_steps_taken_in_many_chunks_give_the_same(name, monkeypatch):
     monkeypatch.setattr(recurrence, "_CHUNK", 200)  # a step or two; by default a chunk holds small cases whole

@@ -30,6 +30,11 @@ MUTANTS = {
     "mask of any shape broadcast": (11, "1d step mask"),
     "fills the mask's places in x": (12, "1d site mask"),
     "window border not read": (13, "series"),
+    "decay behind the step": (15, "decay"),
+    "dt not looked at": (15, "decay"),
+    "decaying beyond the lengths": (3, "decay"),
+    "c does not decay": (6, "decay"),
+    "rates below 0 grow": (16, "decay"),
 }
 
 
@@ -49,4 +54,4 @@ def test_without_a_bug_every_law_holds(law, name):
 
 
 def test_every_law_has_a_mutant():
-    assert {law for law, _ in MUTANTS.values()} == set(LAWS) == set(range(1, 14))
+    assert {law for law, _ in MUTANTS.values()} == set(LAWS) == {*range(1, 14), 15, 16}

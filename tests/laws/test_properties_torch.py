@@ -39,7 +39,7 @@ def specs(draw, rank, series=False):
         "bias": draw(st.booleans()),
         "bidirectional": draw(st.booleans()),
         "dilation": draw(st.tuples(*[st.sampled_from([1, 1, 2, 3])] * rank)),
-        "gap": draw(st.sampled_from(["hold", "predict"])),
+        "gap": draw(st.sampled_from(["hold", "predict", "decay"])),
         "masked_output": draw(st.sampled_from(["zero", "hold"])),
     }
     if rank == 1 and not options["bidirectional"]:
@@ -70,7 +70,7 @@ def cases(draw, rank, series=False, dtype=np.float64):
         N=N,
         T=T,
         sites=None if series else sites,
-        lengths=spec.gap == "predict" or draw(st.booleans()),
+        lengths=spec.gap != "hold" or draw(st.booleans()),
         domain=draw(st.sampled_from([None, None, "shared", "row"])),
         dtype=dtype,
         seed=draw(st.integers(0, 2**32 - 1)),
@@ -149,7 +149,7 @@ def test_without_an_initial_state_in_either_layout(dtype, data):
 
 @pytest.mark.parametrize("series", [False, True])
 @pytest.mark.parametrize(("N", "T"), [(0, 3), (3, 0), (0, 0)])
-@pytest.mark.parametrize("gap", ["hold", "predict"])
+@pytest.mark.parametrize("gap", ["hold", "predict", "decay"])
 def test_no_rows_and_no_steps(N, T, gap, series):
     for options in ({}, {"cell": "gru", "bidirectional": True, "num_layers": 2}):
         spec = make_spec(gap=gap, window=4 if series else None, **options)

@@ -70,6 +70,7 @@ class TorchLayer:
                 mask=mask,
                 lengths=None if case.lengths is None else torch.from_numpy(case.lengths),
                 domain=None if case.domain is None else torch.from_numpy(case.domain),
+                dt=None if case.dt is None else torch.from_numpy(case.dt),
             )
         last = like(state, [self._outwards(part.detach(), 2) for part in parts(state)])
         return self._outwards(output.detach(), 2), last, (output, state), module, (x, start)
@@ -86,7 +87,13 @@ class TorchLayer:
         return array if self.channels_last or array.ndim <= 3 else np.moveaxis(array, axis, -1)
 
 
-NAMES = {"kernel": "weight_ih", "recurrent_kernel": "weight_hh", "bias": "bias", "recurrent_bias": "bias_hn"}
+NAMES = {
+    "kernel": "weight_ih",
+    "recurrent_kernel": "weight_hh",
+    "bias": "bias",
+    "recurrent_bias": "bias_hn",
+    "decay": "decay",
+}
 
 
 def parameter_names(spec: Spec, slot: int) -> dict[str, str]:

@@ -17,7 +17,12 @@ from gapcell.torch.plan import Inputs, Plan
 Arrays = dict[str, Any]
 
 KERNELS = ("avx512", "avx2", "portable")
-INPUTS = ("x", "observed", "update", "recurrent_scale", "h0", "c0")
+INPUTS = ("x", "observed", "update", "recurrent_scale", "h0", "c0", "dt", "rates")
+
+
+def weight_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    """Of the parameters that the kernel packs: rates it reads as they are."""
+    return {name: shape for name, shape in spec.parameter_shapes().items() if name != "decay"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,10 @@ class Case:
         for name, shape in spec.parameter_shapes().items():
             reads = math.prod(shape[:-1]) if len(shape) > 1 else 4
             data[name] = normal(*shape, size=reads**-0.5)
+        if spec.gap == "decay":
+            data["rates"] = np.abs(data.pop("decay"))
+            data["rates"][: spec.filters // 3] *= -1  # which count as 0
+            data["dt"] = rng.exponential(size=(N, T)).astype(np.float32)
         return data
 
     def but(self, **changes: Any) -> Case:
@@ -95,7 +104,7 @@ def empty_like(layer: native.Layer, names: tuple[str, ...]) -> Arrays:
 def run_kernel(case: Case, data: Arrays | None = None, *, backward: bool = True) -> Arrays:
     """hs, the final state and, with `backward`, every gradient."""
     data = case.arrays() if data is None else data
-    layer, parameters = case.layer(), case.spec.parameter_shapes()
+    layer, parameters = case.layer(), weight_shapes(case.spec)
     weights = {name: data[name] for name in parameters}
     inputs = {name: data.get(name) for name in INPUTS if data.get(name) is not None}
     states = ("h", "c") if case.spec.cell == "lstm" else ("h",)
@@ -105,6 +114,7 @@ def run_kernel(case: Case, data: Arrays | None = None, *, backward: bool = True)
     if backward:
         wanted = ["dx", *(f"d{name}" for name in parameters)]
         wanted += [f"d{name}0" for name in states] if case.state else []
+        wanted += ["drates"] if "rates" in data else []
         gradients = empty_like(layer, tuple(wanted))
         cotangents = {name: data[name] for name in ("dhs", *(f"d{name}" for name in states))}
         layer.backward(weights, **inputs, hs=results["hs"], stored=stored, **cotangents, **gradients)
@@ -119,7 +129,7 @@ def run_torch(case: Case, data: Arrays | None = None, dtype: torch.dtype = torch
     P, rank, lstm = spec.output_sites(case.sites), spec.rank, spec.cell == "lstm"
     leaves = {
         name: torch.tensor(data[name], dtype=dtype, requires_grad=True)
-        for name in ("x", *spec.parameter_shapes(), "h0", *(("c0",) if lstm else ()))
+        for name in ("x", *weight_shapes(spec), "h0", "rates", *(("c0",) if lstm else ()))
         if data.get(name) is not None
     }
     zero = torch.zeros(N, *P, spec.filters, dtype=dtype)
@@ -148,6 +158,8 @@ def run_torch(case: Case, data: Arrays | None = None, dtype: torch.dtype = torch
         recurrent_bias=leaves.get("recurrent_bias"),
         dropout=scale,
         update=turned_update.transpose(0, 1).flatten(0, 1)[..., None],
+        decay=leaves.get("rates"),
+        elapsed=_elapsed(case, data, dtype),
     )
     hs, *final = plain.run(plan, inputs)
     hs = hs.unflatten(0, (T, N)).transpose(0, 1) if T else hs.new_empty(N, 0, *P, spec.filters)
@@ -161,6 +173,14 @@ def run_torch(case: Case, data: Arrays | None = None, dtype: torch.dtype = torch
     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
     results = {"hs": hs, **outputs, **{f"d{name}": value for name, value in zip(leaves, gradients, strict=True)}}
     return {name: value.detach().numpy() for name, value in results.items()}
+
+
+def _elapsed(case: Case, data: Arrays, dtype: torch.dtype) -> torch.Tensor | None:
+    """dt of every (sample, step) in the order that `plain.run` has them."""
+    if "dt" not in data:
+        return None
+    dt = torch.tensor(data["dt"], dtype=dtype)
+    return (dt.flip(1) if case.reverse else dt).transpose(0, 1).flatten()
 
 
 def worst(ours: Arrays, theirs: Arrays) -> tuple[float, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -49,6 +51,7 @@ def specs(draw: st.DrawFn) -> tuple[Spec, tuple[int, ...]]:
         filters=draw(st.sampled_from([1, 3, 7, 16, 17, 20, 33])),
         recurrent_kernel_size=size(1, 7 if rank == 1 else 3),
         bias=draw(st.booleans()),
+        gap=draw(st.sampled_from(["hold", "decay"])),
         **options,
     ), sites
 
@@ -108,7 +111,9 @@ def test_batches_larger_than_what_is_held_at_once(kernel: str, cell: str, name: 
     options, sizes = LARGE[name]
     spec = Spec(**{"cell": cell, "in_channels": 5, "filters": 36, **options})
     masks = {"observed": "elements", "update": "sites", "scale": "row"}
-    for case in (Case(spec=spec, **sizes), Case(spec=spec, **sizes, **masks, store="recompute", threads=2)):
+    masked = Case(spec=spec, **sizes, **masks, store="recompute", threads=2)
+    decaying = masked.but(spec=replace(spec, gap="decay"), store="fp32", held_output="hold", update="steps", share=0.4)
+    for case in (Case(spec=spec, **sizes), masked, decaying):
         with native.using(kernel):
             error, which = worst(run_kernel(case), run_torch(case))
         assert error <= TOLERANCE, which

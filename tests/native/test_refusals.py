@@ -96,7 +96,7 @@ def test_options(options: dict, text: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
-        ("version", 99, "the caller speaks interface version 99, this library version 2"),
+        ("version", 99, "the caller speaks interface version 99, this library version 3"),
         ("cell", 2, "`cell` is 2, expected 0 to 1"),
         ("rank", 4, "`rank` is 4, expected 1 to 3"),
         ("threads", 0, "`threads` is 0, expected 1 to 1024"),
@@ -170,12 +170,20 @@ def test_bytes_to_store_of_more_steps_than_memory_holds() -> None:
     assert layer.stored_bytes() == (1 << 32) * 6 * 16 * 4  # answered without a list of the steps
 
 
-def test_a_reserved_argument() -> None:
-    struct, arguments = LAYER._arguments(arrays())
-    rates = np.zeros(4, np.float32)
-    arguments.place("rates", rates.ctypes.data, rates.nbytes)
-    with pytest.raises(ValueError, match='reserved for gap="decay", which is not built yet'):
-        library.call("gapcell_forward", struct, arguments.words)
+def test_rates_and_times_come_together() -> None:
+    numbers = np.zeros(64, np.float32)
+    said = {"rates": "`dt` is missing", "dt": "`dt` is given without `rates`", "drates": "`drates` is given, but this"}
+    layer = native.Layer(SPEC, samples=2, steps=5, sites=(6,), store="fp32")
+    for name, text in said.items():
+        struct, arguments = layer._arguments(arrays())
+        arguments.place(name, numbers.ctypes.data, 4 * SPEC.filters)
+        with pytest.raises(ValueError, match=text):
+            library.call("gapcell_backward", struct, arguments.words)
+
+
+def test_a_layer_takes_times_only_where_its_state_decays() -> None:
+    with pytest.raises(ValueError, match="`dt` is not an array of this layer"):
+        forward(dt=np.ones((2, 5), np.float32))
 
 
 def test_kernels() -> None:

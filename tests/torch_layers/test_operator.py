@@ -18,6 +18,8 @@ if native.active().name == "off":
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:`torch.jit.script(_method)?` is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:torch.compile is ignored when called inside torch.export region:UserWarning"),
+    # A row with nothing observed looks like padding.
+    pytest.mark.filterwarnings("ignore:gap=.decay. lets the state decay:UserWarning"),
 ]
 
 DYNAMIC = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
@@ -26,6 +28,7 @@ CASES = [
     (ConvGRU2d, {"masked_output": "hold", "stride": 2}, (3, 3, 2, 3, 4)),
     (ConvLSTM1d, {"window": 3, "causal": True, "store_gates": "bf16"}, (3, 7, 2)),
     (ConvLSTM2d, {"num_layers": 2, "store_gates": "recompute"}, (2, 3, 2, 3, 4)),
+    (ConvGRU1d, {"gap": "decay", "bidirectional": True}, (3, 4, 2, 5)),
 ]
 
 
@@ -170,8 +173,9 @@ def test_what_the_operators_say_of_themselves_is_true(cell, store):
     tensors += [torch.randn(gates * F, C, 3), torch.randn(gates * F, F, 3), torch.randn(gates * F)]
     tensors += [torch.randn(F) if cell == "gru" else None]
     tensors = [value if value is None else value.requires_grad_(recording) for value in tensors]
-    spec = Spec(cell=cell, rank=1, in_channels=C, filters=F, kernel_size=3)
-    arguments = (*tensors, None, None, operator._text(spec), False, False, store)
+    spec = Spec(cell=cell, rank=1, in_channels=C, filters=F, kernel_size=3, gap="decay" if cell == "gru" else "hold")
+    decay = (torch.rand(F).requires_grad_(recording), torch.rand(N, T)) if cell == "gru" else (None, None)
+    arguments = (*tensors, None, None, *decay, operator._text(spec), False, False, store)
     torch.library.opcheck(torch.ops.gapcell.recurrence.default, arguments, atol=1e-4, rtol=1e-4)
 
 

@@ -253,11 +253,6 @@ def test_lengths_or_a_mask_beside_a_packed_sequence(beside):
         ),
         (ConvLSTM2d, {"window": 4}, "`window` cuts a series (N, S, C) and needs rank 1, but `rank` is 2"),
         (ConvLSTM1d, {"window": 0}, "`window` is 0, expected an integer of at least 1"),
-        (
-            ConvLSTM1d,
-            {"gap": "decay"},
-            '`gap` is "decay", which is reserved and not built yet; use "hold" or "predict"',
-        ),
         (ConvLSTM2d, {"stride": (1, 2, 3)}, "`stride` is (1, 2, 3), expected an integer or 2 of them (rank 2)"),
         (ConvLSTM1d, {"dropout": 1.0}, "`dropout` is 1.0, expected a probability in [0, 1)"),
         (ConvLSTM1d, {"num_layers": 0}, "`num_layers` is 0, expected an integer of at least 1"),
@@ -266,11 +261,6 @@ def test_lengths_or_a_mask_beside_a_packed_sequence(beside):
 def test_options_that_do_not_go_together(kind, options, said):
     with refused(said):
         kind(3, 4, 3, **options)
-
-
-def test_dt_without_decay():
-    with refused('`dt` is reserved for gap="decay", which is not built yet; leave it out'):
-        ConvLSTM1d(3, 4, 3)(x1d, dt=torch.ones(2, 4))
 
 
 # Warnings -------------------------------------------------------------------------------------------------------------

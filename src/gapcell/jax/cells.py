@@ -33,6 +33,7 @@ class ConvRNNCell(Weighted, nnx.RNNCellBase):
         x: (\*batch, \*S, C).
         mask: True where observed; bool, integer or float 0/1, NaN meaning "not observed". (\*batch,) for whole steps,
             (\*batch, \*S) for sites, or the shape of x for elements.
+        dt: (\*batch,) the time since the step before, at least 0; for gap="decay".
         carry: (h, c), or h for the GRU, each (\*batch, \*S', F); h first, where flax's own cells have c first.
         y: (\*batch, \*S', F).
 
@@ -52,7 +53,7 @@ class ConvRNNCell(Weighted, nnx.RNNCellBase):
         stride: of the input convolution; likewise `padding`, `same_padding` and `dilation`.
         recurrent_kernel_size: taps of the recurrent convolution; None takes kernel_size.
         causal: both convolutions look back only (rank 1).
-        gap: "hold" or "predict".
+        gap: "hold", "predict" or "decay".
         masked_output: what y has at held places: "zero", or "hold" for the held h. The carry is held either way.
         mask_rule: how a site mask passes the input convolution.
         dtype: x is converted to it and convolved in it, and y has it; None takes the type that x and the parameters
@@ -169,6 +170,7 @@ class ConvRNNCell(Weighted, nnx.RNNCellBase):
         x: ArrayLike,
         mask: ArrayLike | None = None,
         *,
+        dt: ArrayLike | None = None,
         deterministic: bool | None = None,
         rngs: Keys | None = None,
     ) -> tuple[Carry, Array]:
@@ -178,6 +180,7 @@ class ConvRNNCell(Weighted, nnx.RNNCellBase):
             carry: (h, c), or h for the GRU, as `initialize_carry` or the step before returned it.
             x: what to read.
             mask: what is observed; None: everything, or with `mask_from_nan` what is not NaN. Both, if both are given.
+            dt: the time since the step before; None: 1.
             deterministic: True: no dropout; None takes the attribute.
             rngs: draws dropout in place of the kept stream: nnx.Rngs (its stream "dropout"), a stream, or a key.
 
@@ -194,9 +197,10 @@ class ConvRNNCell(Weighted, nnx.RNNCellBase):
             x.reshape(*steps, *x.shape[len(batch) :]),
             self.spec,
             mask=None if elements is None else elements.reshape(*steps, *elements.shape[len(batch) :]),
-            # Under "predict" a missing step is no padding, and `apply` need not warn that it may be.
-            lengths=jnp.ones(steps[0], int) if self.spec.gap == "predict" else None,
+            # A missing step is no padding, and `apply` need not warn that it may be.
+            lengths=jnp.ones(steps[0], int) if self.spec.gap != "hold" else None,
             state=[part.reshape(1, steps[0], *part.shape[len(batch) :]) for part in parts],
+            dt=None if dt is None else self._checked_time(jnp.asarray(dt), batch).reshape(steps),
             key=self._key(deterministic, rngs),
             vjp=self.vjp,
             convolution=self.convolution,
@@ -224,6 +228,11 @@ class ConvRNNCell(Weighted, nnx.RNNCellBase):
                     f"`carry`: {name} has shape {part.shape}, expected {wanted} for x of shape {input_shape}"
                 )
         return parts
+
+    def _checked_time(self, dt: Array, batch: tuple[int, ...]) -> Array:
+        if dt.shape != batch:
+            raise ValueError(f"`dt` has shape {dt.shape}, expected {batch}, the time since the step before")
+        return dt
 
     def _observed(self, x: Array, mask: ArrayLike | None, batch: tuple[int, ...]) -> Array | None:
         """What is observed as far as mask and NaN say it, e of eq. (1), in one of the three shapes of a mask."""

@@ -24,12 +24,13 @@ Convolve = Callable[[Array, Array, Sizes, Sizes], Array]  # padded (N, *S, in), 
 
 
 class Parameters(NamedTuple):
-    """One layer and direction as `Spec.parameter_shapes` says; biases may be None."""
+    """One layer and direction as `Spec.parameter_shapes` says; biases and decay may be None."""
 
     kernel: Array
     recurrent_kernel: Array
     bias: Array | None = None
     recurrent_bias: Array | None = None
+    decay: Array | None = None
 
 
 class Weights(NamedTuple):
@@ -41,10 +42,12 @@ class Weights(NamedTuple):
     Attributes:
         kernels: of one convolution over the channels of x and h together, (*k, C + F, gates*F), or of two.
         biases: b and, for the GRU, bhn in its block of r; each (*S', gates*F), or None.
+        decay: rates of eq. (24), (F,), or None.
     """
 
     kernels: tuple[Array, ...]
     biases: tuple[Array | None, ...]
+    decay: Array | None
 
 
 class Form(NamedTuple):
@@ -62,7 +65,8 @@ def prepare(spec: Spec, parameters: Parameters, sites: Sizes) -> Weights:
         bhn = parameters.recurrent_bias
         biases.append(None if bhn is None else jnp.pad(bhn, (2 * spec.filters, 0)))
     spread = (None if bias is None else jnp.broadcast_to(_wide(bias), (*sites, *bias.shape)) for bias in biases)
-    return Weights((jnp.concatenate(kernels, axis=-2),) if _joint(spec) else kernels, tuple(spread))
+    decay = None if parameters.decay is None else _wide(parameters.decay)
+    return Weights((jnp.concatenate(kernels, axis=-2),) if _joint(spec) else kernels, tuple(spread), decay)
 
 
 def pre_activations(spec: Spec, convolve: Convolve, weights: Weights, x: Array, h: Array) -> PreActivations:

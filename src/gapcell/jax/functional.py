@@ -41,7 +41,8 @@ def init(key: Array, spec: Spec, *, dtype: DTypeLike = jnp.float32) -> Params:
         kernel (*k, C, gates*F), recurrent_kernel (*k, F, gates*F), bias (gates*F,) and, for the GRU, recurrent_bias
         (F,), gates in the order i, f, g, o or r, z, n. One dict, or for several layers or directions a list of them in
         nn.LSTM's order. Weights are uniform in ±1/sqrt(fan-in), biases 0 and the forget gate's 1 (Jozefowicz et al.
-        2015), as in gapcell.torch.
+        2015), as in gapcell.torch; with gap="decay" the rates decay (F,) go from 0.01 to 1, evenly on a logarithmic
+        scale.
     """
     surprises.of_spec(spec)
     cells = [
@@ -61,6 +62,7 @@ def apply(
     lengths: ArrayLike | None = None,
     domain: ArrayLike | None = None,
     state: Any = None,
+    dt: ArrayLike | None = None,
     key: Array | None = None,
     vjp: Literal["lean", "plain"] = "lean",
     convolution: Literal["matmul", "xla"] | None = None,
@@ -86,6 +88,7 @@ def apply(
         domain: (N, *S) or (*S,), True at sites that exist.
         state: (h, c), or h for the GRU, each (layers·directions, N, *S', F), S' the output sites (a series: W); the
             leading axis may be left out where it is 1. None starts from zeros.
+        dt: (N, T), of a series (N, S): the time since the step (event) before, at least 0; for gap="decay". None: 1.
         key: of jax.random, draws the dropouts of `spec`; None applies none, as at inference.
         vjp: "lean" keeps h and c for the backward pass and computes the gates again; "plain" lets JAX differentiate
             every operation, which forward mode (jax.jvp, jax.jacfwd) needs, without the kernel.
@@ -100,13 +103,13 @@ def apply(
         ValueError: shapes or dtypes that do not fit, or concrete values out of range; the message names both.
         TypeError: forward-mode differentiation with vjp="lean".
 
-    Source: docs/semantics.md, equations (1) to (18).
+    Source: docs/semantics.md, equations (1) to (18) and (24).
     """
     _check_choice("vjp", vjp, ("lean", "plain"))
     _check_choice("convolution", convolution, (*FORMS, None))
     cells = _checked_params(params, spec)
     x = _checked_input(x, spec, cells[0].kernel.dtype)
-    coverage = observed.resolve(spec, x, mask, lengths, domain)
+    coverage = observed.resolve(spec, x, mask, lengths, domain, dt)
     initial = _checked_state(state, x, spec, cells[0].kernel.dtype)
     with forward_refused():
         y, last = _run(cells, x, coverage, initial, key, spec=spec, how=How(vjp, convolution))
@@ -134,6 +137,8 @@ def _init_cell(key: Array, spec: Spec, index: int, dtype: DTypeLike) -> Cell:
         if name.endswith("kernel"):
             bound = 1 / math.sqrt(math.prod(shape[:-1]))
             cell[name] = jax.random.uniform(jax.random.fold_in(key, place), shape, dtype, -bound, bound)
+        elif name == "decay":
+            cell[name] = jnp.logspace(-2, 0, spec.filters, dtype=dtype)
         else:
             cell[name] = jnp.zeros(shape, dtype)
     if spec.bias and spec.cell == "lstm":

@@ -78,6 +78,7 @@ def _backward(
         found.drecurrent_kernel.astype(weights.recurrent_kernel.dtype),
         None if weights.bias is None else found.dbias.astype(weights.bias.dtype),
         None if weights.recurrent_bias is None else found.drecurrent_bias.astype(weights.recurrent_bias.dtype),
+        None if weights.decay is None else found.drates.astype(weights.decay.dtype),
     )
     state = zip(inputs.state, (found.dh0, found.dc0), strict=False)  # the GRU has no c
     dstate = tuple(gradient.astype(part.dtype) for part, gradient in state)

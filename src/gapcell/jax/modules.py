@@ -25,6 +25,7 @@ class ConvRNN(Weighted):
             (N, T, \*S) for sites, or the shape of x for elements; (N, S) or (N, S, C) for a series.
         lengths: (N,) or (N, 2) start and stop: which steps (of a series: events) exist.
         domain: (N, \*S) or (\*S,), True at sites that exist.
+        dt: (N, T), of a series (N, S): the time since the step (event) before, at least 0; for gap="decay".
         y: (N, T, \*S', F·D), or (N, S, F·D) for a series.
         state: (h, c), or h for the GRU, each (L·D, N, \*S', F); S' are the output sites, W for a series.
 
@@ -51,7 +52,7 @@ class ConvRNN(Weighted):
         causal: both convolutions look back only (rank 1). With kernel_size >= window every event sees each of the
             `window` events before it.
         gap: "hold": what is masked reads nothing and changes nothing; "predict": a missing but existing step or site
-            is stepped with zero input.
+            is stepped with zero input; "decay": as hold, and the state decays over time at a learnt rate a channel.
         masked_output: what held places give: "zero", or "hold" for the held h.
         mask_rule: how a site mask passes the input convolution: "centre", "all", "any"; None takes "all" under
             "valid" and "centre" otherwise.
@@ -67,7 +68,8 @@ class ConvRNN(Weighted):
         spec: every option, static.
         weights: an nnx.List with, for each layer and direction in nn.LSTM's order, an nnx.Dict of nnx.Param: kernel
             (\*k, C, 4F), recurrent_kernel (\*k, F, 4F), bias (4F,), gates in the order i, f, g, o; for the GRU 3F
-            (r, z, n) and recurrent_bias (F,). `params` shows them as functional code has them.
+            (r, z, n) and recurrent_bias (F,); with gap="decay" the rates decay (F,). `params` shows them as functional
+            code has them.
 
     Raises:
         ValueError: options that do not go together, or shapes that do not fit; the message names both.
@@ -146,6 +148,7 @@ class ConvRNN(Weighted):
         mask: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
         domain: ArrayLike | None = None,
+        dt: ArrayLike | None = None,
         deterministic: bool | None = None,
         rngs: Keys | None = None,
     ) -> tuple[Array, Any]:
@@ -157,6 +160,7 @@ class ConvRNN(Weighted):
             mask: what is observed; None: everything.
             lengths: which steps exist; None: all.
             domain: which sites exist; None: all.
+            dt: the time since the step before; None: 1.
             deterministic: True: no dropout; None takes the attribute.
             rngs: draws dropout in place of the kept stream: nnx.Rngs (its stream "dropout"), a stream, or a key.
 
@@ -171,6 +175,7 @@ class ConvRNN(Weighted):
             mask=mask,
             lengths=lengths,
             domain=domain,
+            dt=dt,
             state=state,
             key=self._key(deterministic, rngs),
             vjp=self.vjp,

@@ -30,6 +30,8 @@ class Operands(NamedTuple):
     recurrent_bias: Array
     h0: Array
     c0: Array
+    dt: Array
+    rates: Array
 
 
 class Results(NamedTuple):
@@ -61,6 +63,7 @@ class Gradients(NamedTuple):
     drecurrent_bias: Array
     dh0: Array
     dc0: Array
+    drates: Array
 
 
 def absent(dtype: Any = jnp.float32) -> Array:
@@ -87,6 +90,8 @@ def from_inputs(inputs: Inputs) -> Operands:
         recurrent_bias=absent() if weights.recurrent_bias is None else weights.recurrent_bias,
         h0=h,
         c0=c[0] if c else absent(),
+        dt=absent() if inputs.elapsed is None else inputs.elapsed,
+        rates=absent() if weights.decay is None else weights.decay.astype(jnp.float32),
     )
 
 
@@ -101,11 +106,13 @@ def to_inputs(operands: Operands) -> Inputs:
             operands.recurrent_kernel,
             _present(operands.bias),
             _present(operands.recurrent_bias),
+            _present(operands.rates),
         ),
         x=x,
         state=(operands.h0, operands.c0) if operands.c0.size else (operands.h0,),
         update=_present(operands.update),
         dropout=scale,
+        elapsed=_present(operands.dt),
     )
 
 

@@ -116,12 +116,12 @@ def _purely_backward(call: Call, operands: Operands, cotangents: Cotangents) -> 
     inputs = to_inputs(operands)
     _, pull = jax.vjp(partial(recurrence.run_samples_first, call.plan, call.hold), inputs)
     (found,) = pull((cotangents.dhs, (cotangents.dh, cotangents.dc)[: len(inputs.state)]))
-    kernel, recurrent_kernel, *biases = (
+    kernel, recurrent_kernel, *biases, rates = (
         absent() if part is None else part.astype(jnp.float32) for part in found.parameters
     )
     dh0, *dc0 = found.state
     dx = found.x.astype(jnp.float32) if call.dx else absent()
-    return Gradients(dx, kernel, recurrent_kernel, biases[0], biases[1], dh0, dc0[0] if dc0 else absent())
+    return Gradients(dx, kernel, recurrent_kernel, biases[0], biases[1], dh0, dc0[0] if dc0 else absent(), rates)
 
 
 # What the primitives are to JAX ---------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def _forward_shapes(call: Call, operands: Any) -> Results:
 
 def _backward_shapes(call: Call, operands: Any, cotangents: Any) -> Gradients:
     of = (operands.kernel, operands.recurrent_kernel, operands.bias, operands.recurrent_bias, operands.h0, operands.c0)
-    shapes = (operands.x.shape if call.dx else (0,), *(array.shape for array in of))
+    shapes = (operands.x.shape if call.dx else (0,), *(array.shape for array in (*of, operands.rates)))
     return Gradients(*(_like(operands.x, shape) for shape in shapes))
 
 
@@ -247,7 +247,7 @@ def _through_python(
         stored, read["stored"] = read["stored"], _aligned(read["stored"].shape, np.uint8)
         read["stored"][:] = stored
     filled = {name: result for name, result in results._asdict().items() if result.size}
-    weights = {name: read.pop(name) for name in call.plan.spec.parameter_shapes()}
+    weights = {name: read.pop(name) for name in call.plan.spec.parameter_shapes() if name in read}
     layer = _described(call, function.grouped(operands)[0], _cores())
     (layer.forward if function is forward else layer.backward)(weights, **read, **filled)
     return results

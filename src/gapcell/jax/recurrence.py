@@ -77,6 +77,7 @@ class Inputs(NamedTuple):
         state: (h, c) or (h,), each (N, *S', F).
         update: u of eq. (5), bool, (T, N, *S', 1) or with axes of size 1; None: all True.
         dropout: scale on h_(t-1) inside eq. (6), (N, *1, F); None: none.
+        elapsed: (T, N) the time since the step before, float32 or wider; None: the state does not decay.
     """
 
     parameters: Parameters
@@ -84,6 +85,7 @@ class Inputs(NamedTuple):
     state: State
     update: Array | None
     dropout: Array | None
+    elapsed: Array | None = None
 
 
 def run(plan: Plan, inputs: Inputs) -> tuple[Array, State]:
@@ -102,7 +104,7 @@ def run_samples_first(plan: Plan, hold: bool, inputs: Inputs) -> tuple[Array, St
     Args:
         plan: as for `run`.
         hold: what the output has where the state does not step: True: h_t, False: 0.
-        inputs: x (N, T, *S, C); update (N, T) or (N, T, *S').
+        inputs: x (N, T, *S, C); update (N, T) or (N, T, *S'); elapsed (N, T).
 
     Returns:
         y (N, T, *S', F), and the last state.
@@ -110,7 +112,8 @@ def run_samples_first(plan: Plan, hold: bool, inputs: Inputs) -> tuple[Array, St
     update = inputs.update
     if update is not None:
         update = masks.expand(update, inputs.x.ndim).swapaxes(0, 1)
-    hs, last = run(plan, inputs._replace(x=inputs.x.swapaxes(0, 1), update=update))
+    elapsed = None if inputs.elapsed is None else inputs.elapsed.swapaxes(0, 1)
+    hs, last = run(plan, inputs._replace(x=inputs.x.swapaxes(0, 1), update=update, elapsed=elapsed))
     if update is not None and not hold:
         hs = jnp.where(update, hs, 0)
     return hs.swapaxes(0, 1), last
@@ -177,13 +180,14 @@ def _scan(
 ) -> tuple[State, Any]:
     weights = _prepare(plan, inputs.state, inputs.parameters)
 
-    def body(before: State, here: tuple[Array, Array | None]) -> tuple[State, Any]:
-        x, update = here
-        z = _pre_activations(plan, convolve, inputs.dropout, weights, x, before[0])
-        after = _activate(plan, update, z, before)
+    def body(before: State, here: tuple[Array, Array | None, Array | None]) -> tuple[State, Any]:
+        x, update, elapsed = here
+        decayed = _decayed(elapsed, weights.decay, before)
+        z = _pre_activations(plan, convolve, inputs.dropout, weights, x, decayed[0])
+        after = _activate(plan, update, z, decayed)
         return after, keep(before, z, after)
 
-    return lax.scan(body, inputs.state, (inputs.x, inputs.update))
+    return lax.scan(body, inputs.state, (inputs.x, inputs.update, inputs.elapsed))
 
 
 def _gradients(
@@ -200,7 +204,8 @@ def _gradients(
 
     def body(carried: tuple[State, Weights], here: Any) -> tuple[tuple[State, Weights], Array]:
         (dh, *dc), sums = carried
-        x, update, before, z, dh_out = here
+        x, update, elapsed, before, z, dh_out = here
+        before, pull_decayed = jax.vjp(partial(_decayed, elapsed), weights.decay, before)
         if z is None:
             z = _pre_activations(plan, form.value, inputs.dropout, weights, x, before[0])
         _, pull = jax.vjp(partial(_activate, plan, update), z, before)
@@ -208,16 +213,23 @@ def _gradients(
         _, pull_linear = jax.vjp(partial(_pre_activations, plan, form.linear, inputs.dropout), weights, x, before[0])
         dz, (dh_before, *dc_before) = pull((dh + dh_out, *dc))
         share, dx, dh_entered = pull_linear(dz)
-        return ((dh_before + dh_entered, *dc_before), jax.tree.map(jnp.add, sums, share)), dx
+        ddecay, dbefore = pull_decayed((dh_before + dh_entered, *dc_before))
+        share = share._replace(decay=ddecay)
+        return (dbefore, jax.tree.map(jnp.add, sums, share)), dx
 
     nothing = jax.tree.map(jnp.zeros_like, weights)
-    steps = (inputs.x, inputs.update, befores, kept, dhs)
+    steps = (inputs.x, inputs.update, inputs.elapsed, befores, kept, dhs)
     (dstate, sums), dx = lax.scan(body, (dlast, nothing), steps, reverse=True)
     return *pull_weights(sums), dx, dstate
 
 
 def _prepare(plan: Plan, state: State, parameters: Parameters) -> Weights:
     return prepare(plan.spec, parameters, state[0].shape[1:-1])
+
+
+def _decayed(elapsed: Array | None, rates: Array | None, state: State) -> State:
+    """Eq. (24)."""
+    return state if elapsed is None else tuple(cell.decayed(part, rates, elapsed) for part in state)
 
 
 def _pre_activations(

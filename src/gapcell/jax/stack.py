@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gapcell import masks, observed
+from gapcell import cell, masks, observed
 from gapcell.cell import State
 from gapcell.jax import kernel, recurrence
 from gapcell.jax.convolution import Parameters
@@ -47,8 +47,10 @@ def run(
     x, update = _drop(seen.x, scales.input), seen.update
     if seen.domain is not None:
         state = tuple(jnp.where(seen.domain, part, 0) for part in state)
+    elapsed = None if seen.elapsed is None else seen.elapsed.cast_wide(state[0])
     if spec.go_backwards:
         x, update = x[:, ::-1], _reversed(update)
+        elapsed = None if elapsed is None else elapsed.reversed()
     last: list[State] = []
     for index in range(spec.num_layers):
         plan = recurrence.Plan(spec.layer(index), how)
@@ -57,7 +59,8 @@ def run(
         for backward in (False, True)[: spec.directions]:
             slot = len(last)
             layer = _Layer(plan, parameters[slot], scales.recurrent[slot], hold)
-            read = (x[:, ::-1], _reversed(update)) if backward else (x, update)
+            times = None if elapsed is None else elapsed[backward]
+            read = (x[:, ::-1], _reversed(update), _reversed(times)) if backward else (x, update, times)
             y, after = layer.run(*read, tuple(part[slot] for part in state))
             outputs.append(y[:, ::-1] if backward else y)
             last.append(after)
@@ -75,10 +78,10 @@ class _Layer(NamedTuple):
     dropout: Array | None
     hold: bool
 
-    def run(self, x: Array, update: Array | None, state: State) -> tuple[Array, State]:
-        return (self._sites if self.plan.spec.window is None else self._series)(x, update, state)
+    def run(self, x: Array, update: Array | None, times: Array | None, state: State) -> tuple[Array, State]:
+        return (self._sites if self.plan.spec.window is None else self._series)(x, update, times, state)
 
-    def _series(self, x: Array, kept: Array | None, state: State) -> tuple[Array, State]:
+    def _series(self, x: Array, kept: Array | None, times: Array | None, state: State) -> tuple[Array, State]:
         """Section 6."""
         window, (samples, events, _) = self.plan.spec.window, x.shape
         assert window is not None  # noqa: S101 # `run` chose this by it
@@ -88,15 +91,21 @@ class _Layer(NamedTuple):
             valid = masks.from_lengths(counts, events)
         whole = kept is None and events % window == 0
         update = None if whole else masks.windows(valid, window)
-        y, last = self._sites(masks.windows(x, window), update, state)
+        waits = None if times is None else observed.wait_for_windows(times, kept, window)
+        y, last = self._sites(masks.windows(x, window), update, None if waits is None else waits.before, state)
         y = masks.from_windows(y, events)
         if kept is not None:
             y = masks.scatter(y, kept, state[0][:, -1].astype(y.dtype) if self.hold else None)
-        return y, last
+        if waits is None:
+            return y, last
+        rates = self.parameters.decay
+        if self.hold:
+            y = cell.decayed(y, rates, waits.since)
+        return y, tuple(cell.decayed(part, rates, waits.rest) for part in last)
 
-    def _sites(self, x: Array, update: Array | None, state: State) -> tuple[Array, State]:
-        """Sections 2 and 3 over (N, T, *S, C); `update` is (N, T) or (N, T, *S')."""
-        inputs = recurrence.Inputs(self.parameters, x, state, update, self.dropout)
+    def _sites(self, x: Array, update: Array | None, times: Array | None, state: State) -> tuple[Array, State]:
+        """Sections 2 and 3 over (N, T, *S, C); `update` is (N, T) or (N, T, *S'), `times` (N, T)."""
+        inputs = recurrence.Inputs(self.parameters, x, state, update, self.dropout, times)
         run = kernel.run if kernel.serves(self.plan, inputs) else recurrence.run_samples_first
         y, last = run(self.plan, self.hold, inputs)
         return y.astype(x.dtype), last

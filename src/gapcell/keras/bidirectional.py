@@ -27,9 +27,9 @@ _MERGES: dict[str | None, Callable[[Tensor, Tensor, int], tuple[Tensor, ...]]] =
 class Bidirectional(keras.layers.Bidirectional):
     """keras.layers.Bidirectional for the layers of this package; arguments are those of Keras's own.
 
-    It takes `lengths` and `domain`, concatenates on the channel axis also with channels_first, and hands on the mask of
-    its layer's output. Keras's own hands on the mask of the input, which is the same for a mask of steps; of sites it
-    is another one where strides or "valid" leave fewer, and of elements always.
+    It takes `lengths`, `domain` and `dt`, concatenates on the channel axis also with channels_first, and hands on the
+    mask of its layer's output. Keras's own hands on the mask of the input, which is the same for a mask of steps; of
+    sites it is another one where strides or "valid" leave fewer, and of elements always.
 
     Raises:
         ValueError: the layer is none of this package's; use keras.layers.Bidirectional for others.
@@ -52,6 +52,7 @@ class Bidirectional(keras.layers.Bidirectional):
         *,
         lengths: Tensor | None = None,
         domain: Tensor | None = None,
+        dt: Tensor | None = None,
         sequences_mask: Tensor | None = None,
     ) -> Any:
         """Run both directions; arguments as in keras.layers.Bidirectional, and of ConvRNN's call."""
@@ -64,6 +65,7 @@ class Bidirectional(keras.layers.Bidirectional):
             "training": bool(training),
             "lengths": lengths,
             "domain": domain,
+            "dt": dt,
         }
         (ahead, *last), (back, *last_back) = (
             keras.tree.flatten(layer(sequences, initial_state=state, **said))

@@ -14,7 +14,7 @@ from gapcell.cell import State
 from gapcell.keras.engine import Activations, Engine, Parameters
 from gapcell.spec import Spec
 
-__all__ = ["ConvRNNCell"]
+__all__ = ["ConvRNNCell", "last_event"]
 
 Tensor = Any
 Shape = tuple[int | None, ...]
@@ -36,7 +36,7 @@ class ConvRNNCell(keras.layers.Layer):
     r"""The weights of a layer, and one unmasked step of it.
 
     Weights: kernel (\*k, C, 4F), recurrent_kernel (\*k, F, 4F) and bias (4F,), gates in the order i, f, g, o; for the
-    GRU 3F (r, z, n) and recurrent_bias (F,), bhn of eq. (8).
+    GRU 3F (r, z, n) and recurrent_bias (F,), bhn of eq. (8). With gap="decay" also decay (F,), the rates of eq. (24).
 
     Args:
         recurrence: "lstm" or "gru".
@@ -62,6 +62,7 @@ class ConvRNNCell(keras.layers.Layer):
         kernel_initializer: Any,
         recurrent_initializer: Any,
         bias_initializer: Any,
+        decay_initializer: Any,
         unit_forget_bias: bool,
         kernel_regularizer: Any,
         recurrent_regularizer: Any,
@@ -102,6 +103,7 @@ class ConvRNNCell(keras.layers.Layer):
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.recurrent_initializer = initializers.get(recurrent_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
+        self.decay_initializer = initializers.get(decay_initializer)
         self.unit_forget_bias = unit_forget_bias
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
@@ -178,8 +180,7 @@ class ConvRNNCell(keras.layers.Layer):
     @property
     def parameters(self) -> Parameters:
         """The weights' values."""
-        names = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
-        weights = [getattr(self, name, None) for name in names]
+        weights = [getattr(self, name, None) for name in Parameters._fields]
         return Parameters(*(None if weight is None else ops.convert_to_tensor(weight) for weight in weights))
 
     def sites_and_channels(self, step_shape: Shape) -> tuple[Shape, int | None]:
@@ -201,6 +202,10 @@ class ConvRNNCell(keras.layers.Layer):
         self.sites = tuple(sites)
         self.spec = replace(self.spec, in_channels=channels)
         for name, shape in self.spec.parameter_shapes().items():
+            if name == "decay":
+                initializer = self.decay_initializer or _log_spaced
+                self.decay = self.add_weight(shape=shape, name=name, initializer=initializer, autocast=False)
+                continue
             kind = {"recurrent_kernel": "recurrent", "recurrent_bias": "bias"}.get(name, name)
             weight = self.add_weight(
                 shape=shape,
@@ -245,7 +250,8 @@ class ConvRNNCell(keras.layers.Layer):
         first = self.data_format == "channels_first"
         x = ops.moveaxis(inputs, 1, -1) if first else inputs
         state = tuple(ops.moveaxis(part, 1, -1) if first else part for part in states)
-        _, after = self.run(x[:, None], observed.Coverage(None, None, None), state, self.spec, training)
+        x = x[:, None]
+        _, after = self.run(x, observed.resolve(self.spec, x, None, None, None), state, self.spec, training)
         after = [ops.cast(ops.moveaxis(part, -1, 1) if first else part, self.compute_dtype) for part in after]
         return after[0], after
 
@@ -287,11 +293,24 @@ class ConvRNNCell(keras.layers.Layer):
         for module, names in (
             (activations, ("activation", "recurrent_activation")),
             (initializers, ("kernel_initializer", "recurrent_initializer", "bias_initializer")),
+            (initializers, ("decay_initializer",)),
             (regularizers, ("kernel_regularizer", "recurrent_regularizer", "bias_regularizer")),
             (constraints, ("kernel_constraint", "recurrent_constraint", "bias_constraint")),
         ):
             config |= {name: module.serialize(getattr(self, name)) for name in names}
         return {**super().get_config(), **config}
+
+
+def last_event(y: Tensor, h: Tensor) -> Tensor:
+    """The output (N, F) of the last event; of none, what the initial state h holds there."""
+    if y.shape[1] not in (0, None):
+        return y[:, -1]
+    return ops.concatenate([ops.cast(h[:, -1:], y.dtype), y], axis=1)[:, -1]
+
+
+def _log_spaced(shape: Shape, dtype: Any = None) -> Tensor:
+    """Rates from 0.01 to 1."""
+    return ops.logspace(-2, 0, shape[0], dtype=dtype)
 
 
 def _engine() -> Engine:

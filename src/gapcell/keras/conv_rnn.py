@@ -15,7 +15,7 @@ from keras import ops
 
 from gapcell import arrays, masks, observed, surprises
 from gapcell.cell import State
-from gapcell.keras.cells import ConvRNNCell, Shape, Size, Tensor
+from gapcell.keras.cells import ConvRNNCell, Shape, Size, Tensor, last_event
 from gapcell.spec import Spec
 
 __all__ = ["ConvRNN"]
@@ -41,6 +41,8 @@ class ConvRNN(keras.layers.RNN):
             Without it, the mask that `sequences` carries from a layer such as Masking, MaskNaN or Embedding.
         lengths: (N,) or (N, 2) start and stop: which steps (of a series: events) exist; for gap="predict".
         domain: (N, \*S) or (\*S,), True at sites that exist.
+        dt: (N, T), of a series (N, S): the time since the step (event) before, at least 0; for gap="decay". Where Keras
+            casts inputs (mixed precision), it casts this one too.
         output: (N, T, \*S', F) with `return_sequences`, (N, S, F) for a series; else (N, \*S', F), or (N, F) for a
             series: that of the last observed step. Its mask is that of the output sites, (N, T) or (N, T, \*S').
         states: h and c, or h for the GRU, each (N, \*S', F); S' is W for a series.
@@ -76,12 +78,14 @@ class ConvRNN(keras.layers.RNN):
         go_backwards: run from the last step to the first; the output and its mask are in that order.
         stateful: start from the last states of the call before.
         gap: "hold": what is masked reads nothing and changes nothing; "predict": a missing but existing step or site
-            is stepped with zero input, and the output has no mask.
+            is stepped with zero input, and the output has no mask; "decay": as hold, and the state decays over time at
+            a learnt rate a channel, the weight `decay` (F,).
         window: W, events a recurrent step, for a series (rank 1).
         causal: both convolutions look back only (rank 1). With kernel_size >= window every event sees each of the
             `window` events before it.
         mask_rule: how a site mask passes the input convolution: "centre", "all", "any"; None takes "all" under
             "valid" and "centre" otherwise.
+        decay_initializer: of `decay`; None: from 0.01 to 1, evenly on a logarithmic scale.
         kwargs: `zero_output_for_mask` (masked outputs are 0; else the held h) and `unroll` (asks for a known T; the
             computation is the same) of keras.layers.RNN, and those of keras.layers.Layer.
 
@@ -126,6 +130,7 @@ class ConvRNN(keras.layers.RNN):
         window: int | None = None,
         causal: bool = False,
         mask_rule: Literal["centre", "all", "any"] | None = None,
+        decay_initializer: Any = None,
         **kwargs: Any,
     ) -> None:
         if padding is _VALID and (window is not None or causal):
@@ -145,6 +150,7 @@ class ConvRNN(keras.layers.RNN):
             kernel_initializer=kernel_initializer,
             recurrent_initializer=recurrent_initializer,
             bias_initializer=bias_initializer,
+            decay_initializer=decay_initializer,
             unit_forget_bias=unit_forget_bias,
             kernel_regularizer=kernel_regularizer,
             recurrent_regularizer=recurrent_regularizer,
@@ -185,6 +191,7 @@ class ConvRNN(keras.layers.RNN):
     kernel_initializer = property(attrgetter("cell.kernel_initializer"))
     recurrent_initializer = property(attrgetter("cell.recurrent_initializer"))
     bias_initializer = property(attrgetter("cell.bias_initializer"))
+    decay_initializer = property(attrgetter("cell.decay_initializer"))
     unit_forget_bias = property(attrgetter("cell.unit_forget_bias"))
     kernel_regularizer = property(attrgetter("cell.kernel_regularizer"))
     recurrent_regularizer = property(attrgetter("cell.recurrent_regularizer"))
@@ -216,6 +223,7 @@ class ConvRNN(keras.layers.RNN):
         *,
         lengths: Tensor | None = None,
         domain: Tensor | None = None,
+        dt: Tensor | None = None,
         sequences_mask: Tensor | None = None,
     ) -> Any:
         """Run the layer; shapes and meaning of every argument are in the class docstring.
@@ -227,6 +235,7 @@ class ConvRNN(keras.layers.RNN):
             training: whether dropout acts.
             lengths: which steps exist; None: all.
             domain: which sites exist; None: all.
+            dt: the time since the step before; None: 1.
             sequences_mask: the mask that `sequences` carries, which Keras passes under this name where there are other
                 tensors among the arguments; `mask` goes before it.
 
@@ -239,7 +248,7 @@ class ConvRNN(keras.layers.RNN):
         mask = sequences_mask if mask is None else mask
         spec = self._spec()
         mask = None if mask is None else self._fitted(mask, sequences)
-        coverage = observed.resolve(spec, sequences, mask, lengths, domain, channel_axis=self._channel_axis)
+        coverage = observed.resolve(spec, sequences, mask, lengths, domain, dt, channel_axis=self._channel_axis)
         x = ops.moveaxis(sequences, self._channel_axis, -1) if self._channels_first else sequences
         state = self._initial_state(initial_state, x)
         y, last = self.cell.run(x, coverage, state, spec, training)
@@ -251,7 +260,7 @@ class ConvRNN(keras.layers.RNN):
         if self.return_sequences:
             output = self._to_caller(y, 2)
         else:
-            output = last[0] if self.window is None else _last_event(y, state[0])
+            output = last[0] if self.window is None else last_event(y, state[0])
         return (output, *last) if self.return_state else output
 
     def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
@@ -271,7 +280,7 @@ class ConvRNN(keras.layers.RNN):
         """
         mask = mask[0] if isinstance(mask, list | tuple) else mask
         if mask is not None:
-            mask = self._output_mask(_, mask) if self.return_sequences and self.gap == "hold" else None
+            mask = self._output_mask(_, mask) if self.return_sequences and self.gap != "predict" else None
         return [mask, *[None] * self.state_count] if self.return_state else mask
 
     def get_config(self) -> dict[str, Any]:
@@ -386,10 +395,3 @@ class ConvRNN(keras.layers.RNN):
         if len(mask.shape) > 2:
             mask = ops.any(mask, -1)
         return ops.flip(mask, 1) if self.go_backwards else mask
-
-
-def _last_event(y: Tensor, h: Tensor) -> Tensor:
-    """The output (N, F) of the last event; of none, what the initial state h holds there."""
-    if y.shape[1] not in (0, None):
-        return y[:, -1]
-    return ops.concatenate([ops.cast(h[:, -1:], y.dtype), y], axis=1)[:, -1]

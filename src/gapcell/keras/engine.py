@@ -22,12 +22,13 @@ class Activations(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """A layer's weights as `Spec.parameter_shapes` says; biases may be None."""
+    """A layer's weights as `Spec.parameter_shapes` says; biases and decay may be None."""
 
     kernel: Tensor
     recurrent_kernel: Tensor
     bias: Tensor | None
     recurrent_bias: Tensor | None
+    decay: Tensor | None
 
 
 class Engine(Protocol):

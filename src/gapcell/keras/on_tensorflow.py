@@ -39,11 +39,14 @@ def run(
         state = tuple(tf.where(seen.domain, part, tf.zeros((), part.dtype)) for part in state)
     if spec.go_backwards:
         x, update = arrays.reverse(x, 1), None if update is None else arrays.reverse(update, 1)
+    elapsed = None if seen.elapsed is None else seen.elapsed.cast_wide(state[0])
+    if elapsed is not None and spec.go_backwards:
+        elapsed = elapsed.reversed()
     operations = OPERATIONS if activations is None else OPERATIONS._replace(**activations._asdict())
     # A gradient of one's own takes no variables.
     values = (None if value is None else tf.convert_to_tensor(value) for value in parameters)
     layer = _Layer(spec, Weights.of(spec, *values), Loop(spec, operations, dropout, keep=training))
-    return (layer.sites if spec.window is None else layer.series)(x, update, state)
+    return (layer.sites if spec.window is None else layer.series)(x, update, elapsed and elapsed.ahead, state)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class _Layer:
     weights: Weights
     loop: Loop
 
-    def series(self, x: Tensor, kept: Tensor | None, state: cell.State) -> tuple[Tensor, cell.State]:
+    def series(
+        self, x: Tensor, kept: Tensor | None, times: Tensor | None, state: cell.State
+    ) -> tuple[Tensor, cell.State]:
         """Section 6."""
         window, (samples, events, _) = self.spec.window, arrays.shape(x)
         assert window is not None  # noqa: S101 # `run` chose this by it
@@ -61,18 +66,27 @@ class _Layer:
             x, counts = masks.compact(x, kept)
             valid = masks.from_lengths(counts, events)
         whole = kept is None and isinstance(events, int) and events % window == 0
-        y, last = self.sites(masks.windows(x, window), None if whole else masks.windows(valid, window), state)
+        update = None if whole else masks.windows(valid, window)
+        waits = None if times is None else observed.wait_for_windows(times, kept, window)
+        y, last = self.sites(masks.windows(x, window), update, None if waits is None else waits.before, state)
         y = masks.from_windows(y, events)
+        hold, rates = self.spec.masked_output == "hold", self.weights.decay
         if kept is not None:
-            hold = self.spec.masked_output == "hold"
             y = masks.scatter(y, kept, tf.cast(state[0][:, -1], y.dtype) if hold else None)
-        return y, last
+        if waits is None:
+            return y, last
+        if hold:
+            y = cell.decayed(y, rates, waits.since)
+        return y, tuple(cell.decayed(part, rates, waits.rest) for part in last)
 
-    def sites(self, x: Tensor, update: Tensor | None, state: cell.State) -> tuple[Tensor, cell.State]:
-        """Sections 2 and 3 over (N, T, *S, C); `update` is (N, T) or (N, T, *S')."""
+    def sites(
+        self, x: Tensor, update: Tensor | None, times: Tensor | None, state: cell.State
+    ) -> tuple[Tensor, cell.State]:
+        """Sections 2 and 3 over (N, T, *S, C); `update` is (N, T) or (N, T, *S'), `times` (N, T)."""
         if update is not None:
             update = _swap(masks.expand(update, len(x.shape)))
-        hs, last = self.loop.run(self.weights, _swap(_padded(self.spec, x)), update, state)
+        times = None if times is None else _swap(times)
+        hs, last = self.loop.run(self.weights, _swap(_padded(self.spec, x)), update, times, state)
         if update is not None and self.spec.masked_output == "zero":
             hs = tf.where(update, hs, tf.zeros((), hs.dtype))
         return tf.cast(_swap(hs), x.dtype), last

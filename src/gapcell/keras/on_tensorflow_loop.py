@@ -37,22 +37,44 @@ class Weights(NamedTuple):
     Attributes:
         kernels: (*k, channels, gates*F) each; where x and h are read in different geometries, (taps·channels, gates*F).
         biases: (gates*F,) each, or None; the GRU's second is bhn in its block.
+        decay: rates of eq. (24), (F,), or None.
     """
 
     kernels: tuple[Tensor, ...]
     biases: tuple[Tensor | None, ...]
+    decay: Tensor | None
+
+    @property
+    def present(self) -> list[Tensor]:
+        """All that there are, in this order."""
+        return [weight for weight in (*self.kernels, *self.biases, self.decay) if weight is not None]
+
+    def like(self, values: Sequence[Tensor]) -> Weights:
+        """Other values in the places of `present`."""
+        rest = iter(values)
+        kernels, biases, (decay,) = (
+            tuple(None if weight is None else next(rest) for weight in group)
+            for group in (self.kernels, self.biases, (self.decay,))
+        )
+        return Weights(kernels, biases, decay)
 
     @classmethod
     def of(
-        cls, spec: Spec, kernel: Tensor, recurrent_kernel: Tensor, bias: Tensor | None, recurrent_bias: Tensor | None
+        cls,
+        spec: Spec,
+        kernel: Tensor,
+        recurrent_kernel: Tensor,
+        bias: Tensor | None,
+        recurrent_bias: Tensor | None,
+        decay: Tensor | None,
     ) -> Weights:
         """The parameters of `Spec.parameter_shapes` as the loop wants them."""
         if spec.cell == "gru":
             padded = None if bias is None else tf.pad(recurrent_bias, [(2 * spec.filters, 0)])
-            return cls((kernel, recurrent_kernel), (bias, padded))
+            return cls((kernel, recurrent_kernel), (bias, padded), decay)
         if _joint(spec):
-            return cls((tf.concat([kernel, recurrent_kernel], -2),), (bias,))
-        return cls((tf.concat([_flat(kernel), _flat(recurrent_kernel)], 0),), (bias,))
+            return cls((tf.concat([kernel, recurrent_kernel], -2),), (bias,), decay)
+        return cls((tf.concat([_flat(kernel), _flat(recurrent_kernel)], 0),), (bias,), decay)
 
 
 class _Kept(NamedTuple):
@@ -78,27 +100,28 @@ class Loop:
     dropout: Tensor | None
     keep: bool
 
-    def run(self, weights: Weights, x: Tensor, update: Tensor | None, state: cell.State) -> tuple[Tensor, cell.State]:
+    def run(
+        self, weights: Weights, x: Tensor, update: Tensor | None, elapsed: Tensor | None, state: cell.State
+    ) -> tuple[Tensor, cell.State]:
         """The states after every step, hs (T, N, *S', F), and the last state.
 
         Args:
             weights: of the layer.
             x: (T, N, *S, C) x~ of eq. (2), padded for the input convolution.
             update: u of eq. (5), bool, (T, N, *S', 1) or with axes of size 1; None: all True.
+            elapsed: (T, N) the time since the step before, eq. (24); None: the state does not decay.
             state: (h, c) or (h,), each (N, *S', F).
         """
-        given = [x, *state, *weights.kernels, *(bias for bias in weights.biases if bias is not None)]
+        given = [x, *state, *weights.present]
 
         @tf.custom_gradient
         def recurrence(*given: Tensor) -> tuple[Any, Callable[..., Any]]:
-            x, state, rest = given[0], given[1 : 1 + len(start)], list(given[1 + len(start) :])
-            kernels = tuple(rest.pop(0) for _ in weights.kernels)
-            held = Weights(kernels, tuple(None if bias is None else rest.pop(0) for bias in weights.biases))
-            hs, kept, last = self._forward(held, x, update, state, self.keep)
+            x, state, held = given[0], given[1 : 1 + len(start)], weights.like(given[1 + len(start) :])
+            hs, kept, last = self._forward(held, x, update, elapsed, state, self.keep)
 
             def gradients(dhs: Tensor, *dlast: Tensor) -> tuple[Tensor, ...]:
-                residuals = kept if self.keep else self._forward(held, x, update, state, True)[1]
-                return self._backward(held, x, update, state, residuals, dhs, dlast)
+                residuals = kept if self.keep else self._forward(held, x, update, elapsed, state, True)[1]
+                return self._backward(held, x, update, elapsed, state, residuals, dhs, dlast)
 
             return (hs, *last), gradients
 
@@ -107,7 +130,13 @@ class Loop:
         return hs, tuple(last)
 
     def _forward(
-        self, weights: Weights, x: Tensor, update: Tensor | None, state: cell.State, keep: bool
+        self,
+        weights: Weights,
+        x: Tensor,
+        update: Tensor | None,
+        elapsed: Tensor | None,
+        state: cell.State,
+        keep: bool,
     ) -> tuple[Tensor, _Kept, cell.State]:
         steps = arrays.shape(x)[0]
         kinds = len(weights.kernels) if keep else 0
@@ -118,6 +147,7 @@ class Loop:
         ]
 
         def body(time: Tensor, written: list[Any], before: cell.State) -> tuple[Any, ...]:
+            before = _decayed(before, weights.decay, _at(elapsed, time))
             products = self._multiply(weights, x[time], before[0])
             after = self._activate(products, _at(update, time), before)
             values = [*products[:kinds], *after]
@@ -132,6 +162,7 @@ class Loop:
         weights: Weights,
         x: Tensor,
         update: Tensor | None,
+        elapsed: Tensor | None,
         state: cell.State,
         kept: _Kept,
         dhs: Tensor,
@@ -148,16 +179,20 @@ class Loop:
                 tf.where(time > 0, after.read(tf.maximum(time - 1, 0)), part)
                 for part, after in zip(state, kept.states, strict=True)
             )
+            decayed = _decayed(before, weights.decay, _at(elapsed, time))
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch((products, before))
-                after = self._activate(products, _at(update, time), before)
+                tape.watch((products, decayed))
+                after = self._activate(products, _at(update, time), decayed)
             upstream = (dafter[0] + dhs[time], *dafter[1:])
-            dproducts, dbefore = tape.gradient(after, (products, before), upstream, unconnected_gradients="zero")
-            dx, dh, shares = self._multiplied(weights, x[time], before[0], dproducts)
+            dproducts, ddecayed = tape.gradient(after, (products, decayed), upstream, unconnected_gradients="zero")
+            dx, dh, shares = self._multiplied(weights, x[time], decayed[0], dproducts)
+            ddecayed = (ddecayed[0] + dh, *ddecayed[1:])
+            dbefore, drates = _through_decay(before, weights.decay, _at(elapsed, time), ddecayed)
+            shares += drates
             sums = [total + share for total, share in zip(sums, shares, strict=True)]
-            return count + 1, dxs.write(time, dx), (dbefore[0] + dh, *dbefore[1:]), sums
+            return count + 1, dxs.write(time, dx), dbefore, sums
 
-        nothing = [tf.zeros_like(weight) for weight in (*weights.kernels, *weights.biases) if weight is not None]
+        nothing = [tf.zeros_like(weight) for weight in weights.present]
         _, dxs, dstate, sums = _loop(steps, body, (tf.constant(0), dxs, tuple(dlast), nothing))
         return (dxs.stack(), *dstate, *sums)
 
@@ -173,7 +208,7 @@ class Loop:
     def _multiply(self, weights: Weights, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
         """Eq. (6): (a + r,) for the LSTM, (a, r) for the GRU, r with bhn; each (N, *S', gates*F)."""
         products = []
-        for read, kernel, bias in zip(self._read(x, h), *weights, strict=True):
+        for read, kernel, bias in zip(self._read(x, h), weights.kernels, weights.biases, strict=True):
             low = tf.cast(kernel, x.dtype)
             if _convolves(read, h):
                 product = tf.reshape(tf.nn.convolution(read[0][1], low), (-1, kernel.shape[-1]))
@@ -193,7 +228,7 @@ class Loop:
             tape.watch((x, h))
             products = self._read(x, h)
         dkernels, dbiases, dread = [], [], []
-        for read, kernel, bias, dproduct in zip(products, *weights, dproducts, strict=True):
+        for read, kernel, bias, dproduct in zip(products, weights.kernels, weights.biases, dproducts, strict=True):
             flat = tf.reshape(dproduct, (-1, kernel.shape[-1]))
             if bias is not None:  # a product with ones: TensorFlow's own sum over rows is slower
                 dbiases.append(tf.matmul(tf.ones((1, arrays.shape(flat)[0]), flat.dtype), flat)[0])
@@ -217,8 +252,26 @@ def _loop(steps: Any, body: Callable[..., Any], start: Any) -> Any:
     return tf.while_loop(lambda count, *_: count < steps, body, start, maximum_iterations=steps)
 
 
-def _at(update: Tensor | None, time: Tensor) -> Tensor | None:
-    return None if update is None else update[time]
+def _at(array: Tensor | None, time: Tensor) -> Tensor | None:
+    return None if array is None else array[time]
+
+
+def _decayed(state: cell.State, rates: Tensor | None, elapsed: Tensor | None) -> cell.State:
+    """Eq. (24)."""
+    return state if elapsed is None else tuple(cell.decayed(part, rates, elapsed) for part in state)
+
+
+def _through_decay(
+    state: cell.State, rates: Tensor | None, elapsed: Tensor | None, ddecayed: cell.State
+) -> tuple[cell.State, list[Tensor]]:
+    """The gradients of the state and of the rates from those of `_decayed`."""
+    if elapsed is None:
+        return ddecayed, []
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch((state, rates))
+        decayed = _decayed(state, rates, elapsed)
+    dstate, drates = tape.gradient(decayed, (state, rates), ddecayed)
+    return dstate, [drates]
 
 
 def _joint(spec: Spec) -> bool:

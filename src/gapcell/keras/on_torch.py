@@ -26,8 +26,8 @@ def run(
     training: bool,  # autograd says whether there is a backward pass
 ) -> tuple[Tensor, State]:
     """Run the layer; see `engine.Engine.run`."""
-    kernel, recurrent_kernel, bias, recurrent_bias = parameters
-    weights = stack.Parameters(_as_conv(kernel), _as_conv(recurrent_kernel), bias, recurrent_bias)
+    kernel, recurrent_kernel, *rest = parameters
+    weights = stack.Parameters(_as_conv(kernel), _as_conv(recurrent_kernel), *rest)
     layers = tuple(part[None] for part in state)
     operations = None if activations is None else plain.OPERATIONS._replace(**activations._asdict())
     scales = Scales(None, (dropout,), ())

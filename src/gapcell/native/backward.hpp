@@ -10,6 +10,7 @@
 // it are used often. dh and dc are those of the state after step k, then before it; a site that holds passes them on.
 #pragma once
 
+#include "decayed.hpp"
 #include "gradients.hpp"
 
 namespace gapcell::GAPCELL_ISA {
@@ -57,7 +58,8 @@ class Backward {
         h_(take<const float *>(scratch, sizes_.group * (call.P + 1))),
         entered_(h_),
         gate_rows_(take<const float *>(scratch, sizes_.group * (call.P + 1))),
-        dh_(take<float>(scratch, sizes_.group * call.P * call.padded_filters)) {
+        dh_(take<float>(scratch, sizes_.group * call.P * call.padded_filters)),
+        decayed_(call, scratch, sizes_.most_steps * sizes_.group * call.P, sizes_.group * call.P) {
     const int64_t pairs = sizes_.group * call.P;
     if (InputRows::copies_needed(call))
       copies_ = take<float>(scratch, sizes_.most_steps * sizes_.group * call.S * call.C);
@@ -85,6 +87,7 @@ class Backward {
       for (int64_t q = 0; q < group_; ++q) finish(q);
     }
     flush();
+    if (decayed_) decayed_.write_rates(GradientBuffer<Cell>::rates(call_, buffer_));
   }
 
  private:
@@ -108,6 +111,30 @@ class Backward {
     h_[q * (P + 1) + P] = entered_[q * (P + 1) + P] = zero_;
     for (int64_t p = 0; p <= P; ++p) gate_rows_[q * (P + 1) + p] = no_gradient_;
     for (int64_t p = 0; p < P; ++p) before_[q * P + p] = update_before(n, call_.computed_steps(n), p);
+    if (const float *left = call_.left_at_end(n)) decay_end(q, left);
+  }
+
+  // The cotangents of what is left at the end become those of the state after the last computed step.
+  void decay_end(int64_t q, const float *left) {
+    const int64_t n = samples_[q], P = call_.P, end = call_.computed_steps(n);
+    const double time = call_.clock(n, end) - call_.clock(n, end - 1);
+    for (int64_t p = 0; p < P; ++p) {
+      const int64_t at = q * P + p, before = before_[at];
+      const float *whole = decayed_.between(n, before, end);
+      decayed_.pass(dh_ + at * call_.padded_filters, decayed_.once(h_after(n, before, p), whole), left, time);
+      if (dc_) decayed_.pass(dc_ + at * call_.padded_filters, decayed_.once(c_after(q, before, p), whole), left, time);
+    }
+  }
+
+  // The state after the k-th computed step, which updated the site, or the initial one.
+  const float *h_after(int64_t n, int64_t k, int64_t p) const {
+    if (k >= 0) return output(static_cast<const float *>(call_.data.hs.data), n, k, p);
+    const auto *h0 = static_cast<const float *>(call_.data.h0.data);
+    return h0 ? h0 + (n * call_.P + p) * call_.F : zero_;
+  }
+  const float *c_after(int64_t q, int64_t k, int64_t p) const {
+    if (k >= 0) return stored_.c_of(call_, (call_.active.first[samples_[q]] + k) * call_.P + p);
+    return call_.data.c0.data ? c0_ + (q * call_.P + p) * call_.padded_filters : zero_;
   }
 
   void copy_padded(const float *from, int64_t n, float *to) const {
@@ -130,7 +157,8 @@ class Backward {
       pass_held(q, k);
     }
     const int64_t count = find_pairs(call_, samples_, steps_, running, {0, call_.P}, pairs_);
-    if (rows_used_ + count > sizes_.most_rows || ((copies_ || scaled_) && steps_used_ == sizes_.most_steps)) {
+    const bool slots = copies_ || scaled_ || decayed_;
+    if (rows_used_ + count > sizes_.most_rows || (slots && steps_used_ == sizes_.most_steps)) {
       flush();
       first_collected_ = rows_used_ = steps_used_ = 0;
     }
@@ -138,7 +166,8 @@ class Backward {
     for (int64_t i = 0; i < count; ++i) prepare(i, k);
     if (recomputes()) compute_gates(count);
     gate_gradients_of(count);
-    if (k > 0 || call_.data.dh0.data) state_gradients(running);
+    if (k > 0 || call_.data.dh0.data || decayed_) state_gradients(running);
+    for (int64_t q = 0; q < running && decayed_; ++q) decay_step(q);
     if (dx_) input_gradients(running);
     for (int64_t i = 0; i < count; ++i) collect(i);
     rows_used_ += count;
@@ -150,18 +179,33 @@ class Backward {
     const int64_t n = samples_[q], P = call_.P, F = call_.F, slot = steps_used_ * sizes_.group + q;
     InputRows{call_, zero_}.find(n, steps_[q], inputs_ + q * (call_.S + 1),
                                  copies_ + (copies_ ? slot * call_.S * call_.C : 0));
-    const auto *h0 = static_cast<const float *>(call_.data.h0.data);
     for (int64_t p = 0; p < P; ++p) {
       int64_t &before = before_[q * P + p];
       if (before == k) before = update_before(n, k, p);
-      const float *h = before >= 0 ? output(static_cast<const float *>(call_.data.hs.data), n, before, p)
-                                   : (h0 ? h0 + (n * P + p) * F : zero_);
+      const float *h = h_after(n, before, p);
+      if (decayed_) {
+        const float *left = decayed_.between(n, before, k);
+        if (h != zero_) h = decayed_.keep_h(slot * P + p, h, left);
+        if (dc_) decayed_.keep_c(q * P + p, c_after(q, before, p), left);
+      }
       h_[q * (P + 1) + p] = h;
       if (!scaled_) continue;
       float *scaled = scaled_ + (slot * P + p) * F;
       entered_[q * (P + 1) + p] = h == zero_ ? zero_ : scaled;
       const float *scale = recurrent_scale(call_, n, p);
       for (int64_t f = 0; f < F && h != zero_; ++f) scaled[f] = h[f] * scale[f];
+    }
+  }
+
+  // dh and dc from after the decay to before it.
+  void decay_step(int64_t q) const {
+    const int64_t n = samples_[q], P = call_.P, t = steps_[q];
+    const float *left = call_.left_at(n, t);
+    const double time = call_.decay.waited[n * call_.T + t];
+    for (int64_t p = 0; p < P; ++p) {
+      const int64_t at = q * P + p;
+      decayed_.pass(dh_ + at * call_.padded_filters, h_[q * (P + 1) + p], left, time);
+      if (dc_) decayed_.pass(dc_ + at * call_.padded_filters, decayed_.c(at), left, time);
     }
   }
 
@@ -176,10 +220,7 @@ class Backward {
     const auto *dhs = static_cast<const float *>(call_.data.dhs.data);
     float *gates = gradients_.row(rows_used_ + i);
     const float *c_before = nullptr;
-    if (dc_) {
-      c_before = before_[at] >= 0 ? stored_.c_of(call_, (first + before_[at]) * P + pair.p)
-                                  : (call_.data.c0.data ? c0_ + at * call_.padded_filters : zero_);
-    }
+    if (dc_) c_before = decayed_ ? decayed_.c(at) : c_after(pair.q, before_[at], pair.p);
     gate_rows_[pair.q * (P + 1) + pair.p] = gates;
     rows_[i] = {recomputes() ? static_cast<void *>(gates) : stored_.gates_of(call_, (first + k) * P + pair.p),
                 h_[pair.q * (P + 1) + pair.p],
@@ -291,22 +332,28 @@ class Backward {
     if (k >= 0) {
       t = call_.active.steps[first + k] + way;
       for (int64_t p = 0; call_.layer.update_mask == GAPCELL_SITES && p < call_.P; ++p)
-        if (!call_.updates(n, t - way, p)) pass_held_site(q, t - way, p);
+        if (!call_.updates(n, t - way, p)) pass_held_site(q, t - way, p, nullptr);
     }
     for (; t != stop; t += way) {
-      for (int64_t p = 0; p < call_.P; ++p) pass_held_site(q, t, p);
+      for (int64_t p = 0; p < call_.P; ++p) pass_held_site(q, t, p, decayed_ ? call_.left_at(n, t) : nullptr);
       if (!dx_) continue;
       auto *dx = static_cast<float *>(call_.data.dx.data) + (n * call_.T + t) * call_.S * call_.C;
       std::memset(dx, 0, call_.S * call_.C * sizeof(float));
     }
   }
 
-  void pass_held_site(int64_t q, int64_t t, int64_t p) const {
+  // `left`: what was left of the state by then; NULL: all of it.
+  void pass_held_site(int64_t q, int64_t t, int64_t p, const float *left) const {
     const auto *dhs = static_cast<const float *>(call_.data.dhs.data);
     if (!dhs || call_.layer.held_output != GAPCELL_HELD_STATE) return;
-    const float *from = dhs + ((samples_[q] * call_.T + t) * call_.P + p) * call_.F;
+    const int64_t place = ((samples_[q] * call_.T + t) * call_.P + p) * call_.F;
     float *to = dh_ + (q * call_.P + p) * call_.padded_filters;
-    for (int64_t f = 0; f < call_.F; ++f) to[f] += from[f];
+    if (!left) {
+      for (int64_t f = 0; f < call_.F; ++f) to[f] += dhs[place + f];
+      return;
+    }
+    decayed_.pass_output(to, dhs + place, static_cast<const float *>(call_.data.hs.data) + place, left,
+                         call_.decay.waited[samples_[q] * call_.T + t]);
   }
 
   void finish(int64_t q) {
@@ -341,6 +388,7 @@ class Backward {
   int64_t *before_;  // [q][p] the computed step that wrote h_(t-1), or -1
   const float **inputs_, **h_, **entered_, **gate_rows_;
   float *dh_, *dc_ = nullptr, *dx_ = nullptr, *c0_ = nullptr, *copies_ = nullptr, *scaled_ = nullptr;
+  Decayed decayed_;
   int64_t rows_used_ = 0, steps_used_ = 0;       // of the gate gradients and of the copies
   int64_t first_collected_ = 0, collected_ = 0;  // rows whose weight gradients are not summed yet
 };

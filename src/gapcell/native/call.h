@@ -35,6 +35,14 @@ struct ActiveSteps {
   int team;  // so many threads share a thread's samples in forward, site by site; 1: none is shared
 };
 
+// What gap="decay" leaves of a state, see decay.h; all NULL where it does not decay.
+struct DecayTables {
+  const float *left;    // [N][T][padded F] at t, of a state after the last computed step before; where it is asked for
+  const float *waited;  // [N][T] the time between the two
+  const double *clock;  // [first[n] + n + k] sample n's time at its k-th computed step, and behind these at the end
+  const float *rates;   // [padded F], at least 0
+};
+
 // Threads that share samples, see threads.h. The work has phases, in each of which everybody claims slices until there
 // are none (-1), finishes each, and then waits for those of the others.
 class Team;
@@ -53,6 +61,7 @@ struct Call {
 
   TapTables tables;
   ActiveSteps active;
+  DecayTables decay;
 
   Team *const *teams;  // [threads] of forward, if active.team > 1
   float *team_c;       // [N][P][padded_filters] c_0 then, and where nothing is stored every c_t
@@ -71,7 +80,23 @@ struct Call {
   __attribute__((always_inline)) int64_t computed_steps(int64_t n) const {
     return active.first[n + 1] - active.first[n];
   }
+  // Sample n's time at its k-th computed step; k = -1: at the beginning, k = computed_steps(n): at the end.
+  __attribute__((always_inline)) double clock(int64_t n, int64_t k) const {
+    return k < 0 ? 0.0 : decay.clock[active.first[n] + n + k];
+  }
+  __attribute__((always_inline)) const float *left_at(int64_t n, int64_t t) const {
+    return decay.left + (n * T + t) * padded_filters;
+  }
+  // What is left at the end of the state after the last computed step, or NULL: all of it.
+  __attribute__((always_inline)) const float *left_at_end(int64_t n) const {
+    const int64_t last = layer.reverse ? 0 : T - 1, computed = computed_steps(n);
+    if (!decay.left || T == 0 || (computed > 0 && active.steps[active.first[n] + computed - 1] == last)) return nullptr;
+    return left_at(n, last);
+  }
 };
+
+// What a time leaves of a state: [padded F].
+void decay_factors(const Call &call, double time, float *left);
 
 // One thread's scratch memory, handed out piece by piece; all of it goes back to the pool at the end of the call.
 class Scratch;

@@ -83,8 +83,10 @@ void check_inputs(const Call &call) {
   }
   check_buffer("h0", data.h0, state(call), 4, Need::kOptional);
   check_buffer("c0", data.c0, state(call), 4, has_c(call) ? Need::kOptional : Need::kAbsent);
-  if (data.dt.data || data.rates.data)
-    refuse("`dt` and `rates` are reserved for gap=\"decay\", which is not built yet");
+  if (!data.rates.data && data.dt.data) refuse("`dt` is given without `rates`");
+  check_buffer("rates", data.rates, call.F, 4, Need::kOptional);
+  check_buffer("dt", data.dt, product("dt", call.N, call.T), 4, data.rates.data ? Need::kRequired : Need::kAbsent);
+  if (data.rates.data) product("dt", product("dt", call.N, call.T), call.padded_filters);
   check_buffer("hs", data.hs, outputs(call), 4, Need::kRequired);
 }
 
@@ -178,6 +180,7 @@ void check_backward(const Call &call) {
   check_buffer("drecurrent_kernel", data.drecurrent_kernel, call.recurrent_taps * call.F * width, 4, Need::kOptional);
   check_buffer("dbias", data.dbias, width, 4, Need::kOptional);
   check_buffer("drecurrent_bias", data.drecurrent_bias, call.F, 4, has_c(call) ? Need::kAbsent : Need::kOptional);
+  check_buffer("drates", data.drates, call.F, 4, data.rates.data ? Need::kOptional : Need::kAbsent);
 }
 
 uint64_t stored_bytes(const Call &call, int64_t computed_steps) {

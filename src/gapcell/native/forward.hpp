@@ -39,6 +39,7 @@ class Forward {
       entered_ = take<const float *>(scratch, count_ * (call.P + 1));
       scaled_ = take<float>(scratch, count_ * call.P * call.F);
     }
+    if (call.decay.left) decayed_ = take<float>(scratch, count_ * call.P * call.F);
     if (call.layer.cell == GAPCELL_LSTM && !call.team_c)
       own_c_ = take<float>(scratch, count_ * call.P * call.padded_filters);
   }
@@ -118,14 +119,42 @@ class Forward {
       steps_[q] = call_.active.steps[call_.active.first[samples_[q]] + k];
       input.find(samples_[q], steps_[q], inputs_ + q * (call_.S + 1), copies_ + (copies_ ? q * call_.S * call_.C : 0));
     }
+    if (call_.decay.left) {
+      share([this, k](Sites sites) { hold_after(k - 1, sites); });
+      for (int64_t q = 0; q < running; ++q) decay_h(q);
+    }
     share([this, k, running](Sites sites) {
-      hold_after(k - 1, sites);
+      if (!call_.decay.left) hold_after(k - 1, sites);
+      for (int64_t q = 0; q < running && call_.decay.left && has_c; ++q) decay_c(q, sites);
       compute(k, running, sites);
     });
+    for (int64_t q = 0; q < running && call_.decay.left && has_c; ++q)
+      for (int64_t p = 0; p < call_.P; ++p) c_[q * call_.P + p] = first_c(q, p);  // also of sites that others decayed
     // Neighbours read the old states during the step; what was just written becomes the state now.
     const int64_t count = find_pairs(call_, samples_, steps_, running, {0, call_.P}, pairs_);
     for (int64_t i = 0; i < count; ++i) advance(pairs_[i], k);
     last_running_ = running;
+  }
+
+  // Eq. (24), into memory of this thread's own.
+  void decay_h(int64_t q) {
+    const float *left = call_.left_at(samples_[q], steps_[q]);
+    for (int64_t p = 0; p < call_.P; ++p) {
+      const float *h = h_[q * (call_.P + 1) + p];
+      if (h == zero_) continue;
+      float *decayed = decayed_ + (q * call_.P + p) * call_.F;
+      for (int64_t f = 0; f < call_.F; ++f) decayed[f] = h[f] * left[f];
+      set_h(q, p, decayed);
+    }
+  }
+
+  void decay_c(int64_t q, Sites sites) {
+    const float *left = call_.left_at(samples_[q], steps_[q]);
+    for (int64_t p = sites.first; p < sites.last; ++p) {
+      float *&c = c_[q * call_.P + p], *decayed = first_c(q, p);
+      for (int64_t f = 0; f < call_.padded_filters; ++f) decayed[f] = c[f] * left[f];
+      c = decayed;
+    }
   }
 
   void compute(int64_t k, int64_t running, Sites sites) {
@@ -171,23 +200,31 @@ class Forward {
       t = call_.active.steps[first + k] + way;
       if (call_.layer.update_mask == GAPCELL_SITES)
         for (int64_t p = sites.first; p < sites.last; ++p)
-          if (!call_.updates(n, t - way, p)) hold(q, t - way, p);
+          if (!call_.updates(n, t - way, p)) hold(q, t - way, p, nullptr);
     }
+    const bool decays = call_.decay.left && call_.layer.held_output == GAPCELL_HELD_STATE;
     for (; t != stop; t += way)
-      for (int64_t p = sites.first; p < sites.last; ++p) hold(q, t, p);
+      for (int64_t p = sites.first; p < sites.last; ++p) hold(q, t, p, decays ? call_.left_at(n, t) : nullptr);
   }
 
-  void hold(int64_t q, int64_t t, int64_t p) {
+  // `left`: what is left of the state by then; NULL: all of it.
+  void hold(int64_t q, int64_t t, int64_t p, const float *left) {
     const float *state = call_.layer.held_output == GAPCELL_HELD_STATE ? h_[q * (call_.P + 1) + p] : zero_;
-    std::memcpy(output(q, t, p), state, call_.F * sizeof(float));
+    copy(output(q, t, p), state, left);
+  }
+
+  void copy(float *to, const float *from, const float *left) const {
+    if (!left) return static_cast<void>(std::memcpy(to, from, call_.F * sizeof(float)));
+    for (int64_t f = 0; f < call_.F; ++f) to[f] = from[f] * left[f];
   }
 
   void finish(int64_t q, Sites sites) {
     const int64_t n = samples_[q], P = call_.P, F = call_.F;
     auto *h = static_cast<float *>(call_.data.h.data), *c = static_cast<float *>(call_.data.c.data);
+    const float *left = call_.left_at_end(n);
     for (int64_t p = sites.first; p < sites.last; ++p) {
-      if (h) std::memcpy(h + (n * P + p) * F, h_[q * (P + 1) + p], F * sizeof(float));
-      if (c && has_c) std::memcpy(c + (n * P + p) * F, c_[q * P + p], F * sizeof(float));
+      if (h) copy(h + (n * P + p) * F, h_[q * (P + 1) + p], left);
+      if (c && has_c) copy(c + (n * P + p) * F, c_[q * P + p], left);
     }
   }
 
@@ -209,7 +246,7 @@ class Forward {
   const float **h_;        // h_(t-1)
   const float **entered_;  // as the recurrent convolution reads it: h_, or times the dropout's scale
   float **c_;              // c_(t-1)
-  float *copies_ = nullptr, *scaled_ = nullptr, *own_c_ = nullptr;
+  float *copies_ = nullptr, *scaled_ = nullptr, *own_c_ = nullptr, *decayed_ = nullptr;
   int64_t running_ = 0, last_running_ = 0, phase_ = 0;
 };
 

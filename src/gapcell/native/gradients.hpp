@@ -145,7 +145,7 @@ class OuterProducts {
   const float *first_gate_ = nullptr;
 };
 
-// A thread's buffer: input products, recurrent products, bias [block][place][16].
+// A thread's buffer: input products, recurrent products, bias [block][place][16], rates [padded F].
 template <class Cell>
 struct GradientBuffer {
   using Input = Outer<typename Cell::Input>;
@@ -154,8 +154,9 @@ struct GradientBuffer {
   static int64_t input_floats(const Call &call) { return Input::floats(call, call.taps, call.C); }
   static int64_t recurrent_floats(const Call &call) { return Recurrent::floats(call, call.recurrent_taps, call.F); }
   static uint64_t floats(const Call &call) {
-    return input_floats(call) + recurrent_floats(call) + call.blocks * kBlockGates;
+    return input_floats(call) + recurrent_floats(call) + call.blocks * kBlockGates + call.padded_filters;
   }
+  static float *rates(const Call &call, float *buffer) { return bias(call, buffer) + call.blocks * kBlockGates; }
   static float *bias(const Call &call, float *buffer) { return buffer + input_floats(call) + recurrent_floats(call); }
 
   // Adds the threads' buffers, thread 0's first, and writes the arrays that are wanted. Parts share the rows.
@@ -167,6 +168,7 @@ struct GradientBuffer {
       reduce_rows<typename Cell::Recurrent>(call, input_floats(call), call.recurrent_taps, call.F, recurrent, part,
                                             parts);
     if (part == 0) reduce_bias(call);
+    if (part == 0) reduce_rates(call);
   }
 
  private:
@@ -190,6 +192,14 @@ struct GradientBuffer {
           to[row * columns + Run::gate[g] * call.F + f] = sum(call, tile + place);
         }
     }
+  }
+
+  // A rate below 0 counts as 0 and has no slope.
+  static void reduce_rates(const Call &call) {
+    auto *to = static_cast<float *>(call.data.drates.data);
+    const auto *rates = static_cast<const float *>(call.data.rates.data);
+    const int64_t start = static_cast<int64_t>(floats(call)) - call.padded_filters;
+    for (int64_t f = 0; to && f < call.F; ++f) to[f] = rates[f] < 0.0f ? 0.0f : sum(call, start + f);
   }
 
   static void reduce_bias(const Call &call) {

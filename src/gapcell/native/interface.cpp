@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "decay.h"
 #include "dispatch.h"
 #include "geometry.h"
 #include "memory.h"
@@ -15,6 +16,7 @@
 #include "threads.h"
 
 using gapcell::Call;
+using gapcell::Decay;
 using gapcell::Geometry;
 using gapcell::Kernel;
 using gapcell::Memory;
@@ -100,6 +102,8 @@ void forward(Call &call) {
   call.tables = geometry.tables();
   call.active = schedule.active();
   gapcell::check_stored(call);
+  const Decay decay(call);
+  call.decay = decay.tables();
   Memory packed;
   if (!weights) {
     packed = floats(kernel.packed_floats(call));
@@ -137,6 +141,8 @@ void backward(Call &call) {
   call.tables = geometry.tables();
   call.active = schedule.active();
   gapcell::check_stored(call);
+  const Decay decay(call);
+  call.decay = decay.tables();
   Memory packed, transposed = floats(kernel.transposed_floats(call));
   if (call.layer.store == GAPCELL_STORE_RECOMPUTE) {
     packed = floats(kernel.packed_floats(call));

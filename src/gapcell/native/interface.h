@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 /* Goes up by one with every change of this file that an old caller would not survive. */
-#define GAPCELL_INTERFACE_VERSION 2
+#define GAPCELL_INTERFACE_VERSION 3
 
 enum gapcell_error { GAPCELL_OK = 0, GAPCELL_INVALID = 1, GAPCELL_OUT_OF_MEMORY = 2, GAPCELL_UNAVAILABLE = 3 };
 enum gapcell_cell { GAPCELL_LSTM = 0, GAPCELL_GRU = 1 };
@@ -93,7 +93,7 @@ typedef struct {
   gapcell_buffer bias;             /* (G*F,) or absent */
   gapcell_buffer recurrent_bias;   /* (F,) bhn of eq. (8), GRU only, or absent */
   gapcell_buffer h0, c0;           /* (N,P,F) or absent: zeros */
-  gapcell_buffer dt, rates;        /* reserved for gap="decay": must be absent */
+  gapcell_buffer dt, rates;        /* gap="decay", eq. (24): (N,T) in the arrays' order, and (F,); or both absent */
   const gapcell_weights *weights;  /* or NULL */
   gapcell_parallel parallel;       /* or NULL: the library's own threads, which sleep between calls */
   /* written by forward; hs and stored are read by backward */
@@ -104,7 +104,7 @@ typedef struct {
   gapcell_buffer dhs;    /* as hs; where it was held as zero it is not read */
   gapcell_buffer dh, dc; /* (N,P,F) of the final state */
   /* written by backward, fp32; absent: not wanted */
-  gapcell_buffer dx, dh0, dc0, dkernel, drecurrent_kernel, dbias, drecurrent_bias;
+  gapcell_buffer dx, dh0, dc0, dkernel, drecurrent_kernel, dbias, drecurrent_bias, drates;
 } gapcell_arguments;
 
 GAPCELL_API uint32_t gapcell_interface_version(void);

@@ -1,6 +1,7 @@
 // What one kernel_*.cpp compiles: everything below for one instruction set, behind a table of functions.
 //
-// Read in this order: simd, activations, cells, tile, packing, rows, forward; then products, gradients, backward.
+// Read in this order: simd, activations, cells, tile, packing, rows, forward; then products, gradients, decayed and
+// backward.
 //
 // The idea. A convolution at one site is a sum over taps of (what the tap reads) x (that tap's weights), and a matrix
 // product does not care where its rows come from. So nothing is padded, unfolded or transposed: a (sample, site) pair

@@ -31,8 +31,8 @@ class Layer:
     """What a call needs to know beside its arrays: the layer, the batch's sizes, and how to run.
 
     Args:
-        spec: of one layer and direction (`Spec.layer(index)`); its dropout and gap options are not looked at, `reverse`
-            says the direction.
+        spec: of one layer and direction (`Spec.layer(index)`); its dropout options are not looked at, nor its gap rule
+            but for "decay"; `reverse` says the direction.
         samples: N.
         steps: T; of a series the recurrent steps, with `sites` (window,).
         sites: *S.
@@ -109,7 +109,8 @@ class Layer:
             arrays: float32 unless said otherwise; None is the same as absent.
                 x (N, T, *S, C), float32 or bfloat16; observed (N, T), (N, T, *S) or (N, T, *S, C), bool, e of eq. (1):
                 values where it is False are never read as numbers; update (N, T) or (N, T, *P), bool, u of eq. (5);
-                recurrent_scale (N, F) or (N, *P, F); h0, c0 (N, *P, F).
+                recurrent_scale (N, F) or (N, *P, F); h0, c0 (N, *P, F); with gap="decay" dt (N, T) and rates (F,) of
+                eq. (24), the time before each step as it is processed.
                 Filled: hs (N, T, *P, F); stored (bytes: at least `stored_bytes`, 64-byte aligned); h, c (N, *P, F).
 
         Raises:
@@ -150,10 +151,10 @@ class Layer:
 
         Args:
             weights: as for `forward`, not packed.
-            arrays: x, observed, update, recurrent_scale, h0, c0 as for `forward`, and hs and stored as it filled them;
-                dhs (N, T, *P, F), dh, dc (N, *P, F): cotangents, None: zeros.
+            arrays: x, observed, update, recurrent_scale, h0, c0, dt and rates as for `forward`, and hs and stored as it
+                filled them; dhs (N, T, *P, F), dh, dc (N, *P, F): cotangents, None: zeros.
                 Filled, float32: dx (N, T, *S, C); dh0, dc0 (N, *P, F); dkernel, drecurrent_kernel, dbias,
-                drecurrent_bias, as the parameters.
+                drecurrent_bias, drates, as the parameters.
 
         Raises:
             ValueError: an array does not have the shape, dtype or layout described here.
@@ -260,6 +261,9 @@ def _accepted(spec: Spec, samples: int, steps: int, sites: Shape, outputs: Shape
         accepted[name] = _accept(state)
     for name, shape in spec.parameter_shapes().items():
         accepted[name], accepted[f"d{name}"] = _accept(shape, dtypes=_LOW), _accept(shape)
+    if spec.gap == "decay":
+        del accepted["decay"], accepted["ddecay"]
+        accepted |= {"dt": _accept(x[:2]), "rates": _accept((spec.filters,)), "drates": _accept((spec.filters,))}
     return accepted
 
 

@@ -27,7 +27,7 @@ __all__ = [
     "xla_handlers",
 ]
 
-INTERFACE_VERSION = 2
+INTERFACE_VERSION = 3
 _FILE = "libgapcell_native.so"
 _TEXT_BYTES = 512
 _BY_NAME = "chosen by name"  # the library's words, in dispatch.cpp
@@ -36,7 +36,7 @@ _MEMBERS = (
     *("x", "observed", "update", "recurrent_scale", "kernel", "recurrent_kernel", "bias", "recurrent_bias"),
     *("h0", "c0", "dt", "rates", "weights", "parallel"),
     *("hs", "stored", "h", "c", "dhs", "dh", "dc"),
-    *("dx", "dh0", "dc0", "dkernel", "drecurrent_kernel", "dbias", "drecurrent_bias"),
+    *("dx", "dh0", "dc0", "dkernel", "drecurrent_kernel", "dbias", "drecurrent_bias", "drates"),
 )
 _SINGLE = ("weights", "parallel")
 

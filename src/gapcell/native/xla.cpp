@@ -45,6 +45,8 @@ constexpr Array kInputs[] = {
     {"recurrent_bias", &Arguments::recurrent_bias, Values::kWeights},
     {"h0", &Arguments::h0},
     {"c0", &Arguments::c0},
+    {"dt", &Arguments::dt},
+    {"rates", &Arguments::rates},
 };
 // Written by forward.
 constexpr Array kStates[] = {
@@ -67,6 +69,7 @@ constexpr Array kGradients[] = {
     {"drecurrent_bias", &Arguments::drecurrent_bias},
     {"dh0", &Arguments::dh0},
     {"dc0", &Arguments::dc0},
+    {"drates", &Arguments::drates},
 };
 
 ffi::DataType wanted(Values values, const gapcell_layer &layer) {

@@ -28,6 +28,8 @@ class Arguments(NamedTuple):
         recurrent_bias: (F,) bhn of eq. (8), or None.
         dropout: scale on h_(t-1) inside eq. (6), (N, *S', F) or with site axes of size 1; None: none.
         update: (N, T) or (N, T, *S') bool, u of eq. (5); None: all True.
+        decay: (F,) rates of eq. (24), or None.
+        elapsed: (N, T) the time before each step as it is processed, float32; None: the state does not decay.
     """
 
     x: Tensor
@@ -39,6 +41,8 @@ class Arguments(NamedTuple):
     recurrent_bias: Tensor | None
     dropout: Tensor | None
     update: Tensor | None
+    decay: Tensor | None = None
+    elapsed: Tensor | None = None
 
 
 @dataclass(frozen=True)

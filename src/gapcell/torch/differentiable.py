@@ -6,7 +6,7 @@ For graphs that ask for the kernel where it is not there, and for backward passe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,21 +25,23 @@ def run(how: Run, arguments: Arguments) -> tuple[Tensor, ...]:
     """Output (N, T, *S', F) and the final state, each (N, *S', F)."""
     samples, steps, *sites, _ = arguments.x.shape
     plan = Plan.of(how.spec, tuple(sites), (samples,) * steps)
-    x, update = arguments.x, arguments.update
+    x, update, elapsed = arguments.x, arguments.update, arguments.elapsed
     if update is not None:
         update = masks.expand(update, x.ndim)
-    if how.reverse:
-        x, update = x.flip(1), None if update is None else update.flip(1)
-    x, update = _steps_first(x), None if update is None else _steps_first(update)
-    hs, *final = plain.run(plan, Inputs._make(arguments)._replace(x=plan.pad_input(x), update=update))
+    x, update, elapsed = (_in_order(array, how.reverse) for array in (x, update, elapsed))
+    inputs = Inputs(*arguments)._replace(x=plan.pad_input(x), update=update, elapsed=elapsed)
+    hs, *final = plain.run(plan, inputs)
     if update is not None and not how.hold:
         hs = torch.where(update, hs, 0)
     output = hs.unflatten(0, (steps, samples)).transpose(0, 1)
     return (output.flip(1) if how.reverse else output, *final)
 
 
-def _steps_first(array: Tensor) -> Tensor:
-    return array.transpose(0, 1).flatten(0, 1)
+def _in_order(array: Tensor | None, reverse: bool) -> Any:
+    """(N, T, ...) in the order of computation."""
+    if array is None:
+        return None
+    return (array.flip(1) if reverse else array).transpose(0, 1).flatten(0, 1)
 
 
 def gradients(

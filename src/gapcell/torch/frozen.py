@@ -46,16 +46,17 @@ class Frozen:
         mask: Tensor | None = None,
         lengths: Tensor | None = None,
         domain: Tensor | None = None,
+        dt: Tensor | None = None,
     ) -> tuple[Any, State | Tensor]:
         """Run the layers; arguments, results and errors are those of the layer's own call."""
-        if mask is None and lengths is None and domain is None and isinstance(input, Tensor):
+        if isinstance(input, Tensor) and all(given is None for given in (mask, lengths, domain, dt)):
             manner = torch.get_num_threads(), threads.parallel()
             plan = self._plan(input.shape, input.dtype, input.device, manner)
             parts = (state,) if isinstance(state, Tensor) else state
             if plan is not None and plan.accepts(parts):
                 return plan.run(input, parts)
         with torch.no_grad():
-            return self._layer(input, state, mask=mask, lengths=lengths, domain=domain)
+            return self._layer(input, state, mask=mask, lengths=lengths, domain=domain, dt=dt)
 
     def _make_plan(
         self, shape: torch.Size, dtype: torch.dtype, device: torch.device, manner: tuple[int, int]
@@ -64,7 +65,7 @@ class Frozen:
         layer, spec = self._layer, self._layer.spec
         if self._packed is None or dtype != torch.float32 or device.type != "cpu" or len(shape) != spec.rank + 3:
             return None
-        if spec.window is not None or spec.bidirectional or 0 in shape:
+        if spec.window is not None or spec.bidirectional or spec.gap == "decay" or 0 in shape:
             return None
         if shape[-1 if layer.channels_last else 2] != spec.in_channels:
             return None
@@ -137,6 +138,6 @@ def _pack(layer: Any) -> list[native.Weights] | None:
             sites = (spec.window,) if spec.window else tuple(d * (k - 1) + 1 for k, d in taps)
             x, h = weight.new_empty(1, 1, *sites, spec.in_channels), weight.new_empty(0)
             weights: Parameters = layer._parameters_of(suffix)
-            arguments = Arguments(x, h, None, *weights, dropout=None, update=None)
+            arguments = Arguments(x, h, None, *weights[:4], dropout=None, update=None)
             packed.append(kernel.pack(Run(spec, hold=False), arguments))
     return packed

@@ -122,7 +122,19 @@ def pack(how: Run, arguments: Arguments) -> native.Weights:
 
 
 # What `native.Layer.backward` calls the gradient of each of Arguments; None: it has none.
-_GRADIENTS = ("dx", "dh0", "dc0", "dkernel", "drecurrent_kernel", "dbias", "drecurrent_bias", None, None)
+_GRADIENTS = (
+    "dx",
+    "dh0",
+    "dc0",
+    "dkernel",
+    "drecurrent_kernel",
+    "dbias",
+    "drecurrent_bias",
+    None,
+    None,
+    "drates",
+    None,
+)
 _KERNELS = ("dkernel", "drecurrent_kernel")
 _BYTES = torch.empty(0, dtype=torch.uint8)
 
@@ -153,6 +165,8 @@ def _read(arguments: Arguments) -> dict[str, Tensor | None]:
         "x": arguments.x.contiguous(),
         "update": None if arguments.update is None else arguments.update.contiguous(),
         "recurrent_scale": scale,
+        "dt": None if arguments.elapsed is None else arguments.elapsed.float().contiguous(),
+        "rates": None if arguments.decay is None else arguments.decay.detach().float().contiguous(),
         **{name: None if state is None else state.float().contiguous() for name, state in states.items()},
     }
 

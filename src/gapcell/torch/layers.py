@@ -25,6 +25,8 @@ __all__ = ["ConvGRU1d", "ConvGRU2d", "ConvGRU3d", "ConvLSTM1d", "ConvLSTM2d", "C
 
 Size = int | tuple[int, ...]
 
+_NAMES = {"kernel": "weight_ih", "recurrent_kernel": "weight_hh", "recurrent_bias": "bias_hn"}
+
 
 class ConvRNN(nn.Module):
     r"""A stack of masked convolutional recurrent layers; use one of its subclasses.
@@ -36,6 +38,7 @@ class ConvRNN(nn.Module):
             (N, T, \*S) for sites, or the input's shape for elements; (N, S) or (N, S, C) for a series.
         lengths: (N,) or (N, 2) start and stop: which steps (of a series: events) exist.
         domain: (N, \*S) or (\*S,), True at sites that exist.
+        dt: (N, T), of a series (N, S): the time since the step (event) before, at least 0; for gap="decay".
         output: (N, T, F·D, \*S'), or with the channels where the input has them; (N, S, F·D) for a series.
         h, c: (L·D, N, F, \*S'), or (L·D, N, \*S', F) with `channels_last`, as in nn.LSTM; S' is W for a series.
 
@@ -55,7 +58,7 @@ class ConvRNN(nn.Module):
         causal: both convolutions look back only (rank 1). With kernel_size >= window every event sees each of the
             `window` events before it.
         gap: "hold": what is masked reads nothing and changes nothing; "predict": a missing but existing step or site
-            is stepped with zero input.
+            is stepped with zero input; "decay": as hold, and the state decays over time at a learnt rate a channel.
         masked_output: what held places give: "zero", or "hold" for the held h.
         mask_rule: how a site mask passes the input convolution: "centre", "all", "any"; None takes "all" under
             "valid" and "centre" otherwise.
@@ -69,7 +72,8 @@ class ConvRNN(nn.Module):
     Parameters as nn.LSTM names them, with one bias instead of two: weight_ih_l0 (4F, C, \*k), weight_hh_l0
     (4F, F, \*k), bias_l0 (4F,), gates in the order i, f, g, o; for the GRU 3F (r, z, n) and bias_hn_l0 (F,); `_reverse`
     for the backward direction. Weights start uniform in ±1/sqrt(fan-in) as nn.Conv's, biases at 0 and the forget gate's
-    at 1 (Jozefowicz et al. 2015), so that a new layer remembers.
+    at 1 (Jozefowicz et al. 2015), so that a new layer remembers. With gap="decay" also the rates decay_l0 (F,), which
+    count as 0 below 0; they start evenly on a logarithmic scale from 0.01 to 1.
 
     Raises:
         ValueError: options that do not go together, or shapes that do not fit; the message names both.
@@ -158,6 +162,9 @@ class ConvRNN(nn.Module):
             if name.startswith("weight"):
                 bound = 1 / math.sqrt(parameter[0].numel())
                 nn.init.uniform_(parameter, -bound, bound)
+            elif name.startswith("decay"):
+                with torch.no_grad():
+                    parameter.copy_(torch.logspace(-2, 0, self.hidden_size))
             else:
                 nn.init.zeros_(parameter)
                 if self.cell == "lstm":
@@ -181,13 +188,15 @@ class ConvRNN(nn.Module):
             mask: what is observed; None: everything.
             lengths: which steps exist; None: all.
             domain: which sites exist; None: all.
-            dt: elapsed time, reserved for gap="decay".
+            dt: time since the step before, for gap="decay"; None: 1.
 
         Returns:
             output, and the final state (h, c), or h for the GRU.
         """
-        if dt is not None:
-            raise ValueError('`dt` is reserved for gap="decay", which is not built yet; leave it out')
+        if isinstance(dt, PackedSequence):
+            raise ValueError(
+                "`dt` is a PackedSequence, expected a tensor (N, T); pad it (torch.nn.utils.rnn.pad_packed_sequence)"
+            )
         if isinstance(input, PackedSequence):
             if mask is not None or lengths is not None:
                 raise ValueError(
@@ -195,9 +204,9 @@ class ConvRNN(nn.Module):
                     "pad it (torch.nn.utils.rnn.pad_packed_sequence) to give a mask"
                 )
             padded, lengths = unpack(input)
-            output, final = self._run(padded, state, None, lengths, domain)
+            output, final = self._run(padded, state, None, lengths, domain, dt)
             return pack_like(output, input), final
-        return self._run(input, state, mask, lengths, domain)
+        return self._run(input, state, mask, lengths, domain, dt)
 
     def freeze(self) -> Frozen:
         """The layer as it stands, for scoring and streaming: weights copied and packed once, no gradients, no dropout.
@@ -214,11 +223,12 @@ class ConvRNN(nn.Module):
         mask: Tensor | None,
         lengths: Tensor | None,
         domain: Tensor | None,
+        dt: Tensor | None,
     ) -> tuple[Tensor, State | Tensor]:
         self._check_input(x)
         layers = [self._parameters_of(suffix) for n in range(self.spec.num_layers) for suffix in self._suffixes(n)]
         channel_axis = -1 if self.channels_last or self.spec.window is not None else 2
-        coverage = observed.resolve(self.spec, x, mask, lengths, domain, channel_axis=channel_axis)
+        coverage = observed.resolve(self.spec, x, mask, lengths, domain, dt, channel_axis=channel_axis)
         x = x.movedim(channel_axis, -1)
         initial = self._initial_state(x, state)
         scales = dropout.draw(self.spec, x, initial[0], training=self.training)
@@ -281,9 +291,8 @@ class ConvRNN(nn.Module):
 
     def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
         shapes = self.spec.parameter_shapes(layer)
-        names = {"kernel": "weight_ih", "recurrent_kernel": "weight_hh", "bias": "bias", "recurrent_bias": "bias_hn"}
         return {
-            names[name]: (shape[-1], shape[-2], *shape[:-2]) if name.endswith("kernel") else shape
+            _NAMES.get(name, name): (shape[-1], shape[-2], *shape[:-2]) if name.endswith("kernel") else shape
             for name, shape in shapes.items()
         }
 

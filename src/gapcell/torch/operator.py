@@ -81,13 +81,15 @@ def _recurrence(
     recurrent_bias: Tensor | None,
     dropout: Tensor | None,
     update: Tensor | None,
+    decay: Tensor | None,
+    elapsed: Tensor | None,
     spec: str,
     hold: bool,
     reverse: bool,
     store: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, final h, final c (empty for the GRU), and what backward reads (empty with store "none")."""
-    arguments = Arguments(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update)
+    arguments = Arguments(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update, decay, elapsed)
     how = _how(spec, hold, reverse, store)
     stored = x.new_empty(_stored_bytes(how.spec, x, h, store), dtype=torch.uint8)
     if kernel.serves(x, x.dtype, (h,)):
@@ -103,7 +105,7 @@ def _recurrence(
 
 
 @_recurrence.register_fake
-def _(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update, spec, hold, reverse, store):
+def _(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update, decay, elapsed, spec, hold, reverse, store):
     output = x.new_empty((x.shape[0], x.shape[1], *h.shape[1:]), dtype=torch.float32)
     final = x.new_empty(h.shape, dtype=torch.float32)
     last_c = torch.empty_like(final) if c is not None else final.new_empty(0)
@@ -128,6 +130,8 @@ def _recurrence_backward(
     recurrent_bias: Tensor | None,
     dropout: Tensor | None,
     update: Tensor | None,
+    decay: Tensor | None,
+    elapsed: Tensor | None,
     output: Tensor,
     stored: Tensor,
     doutput: Tensor | None,
@@ -139,16 +143,16 @@ def _recurrence_backward(
     store: str,
     wanted: list[bool],
 ) -> list[Tensor]:
-    """The gradients of the first seven arguments; empty where not wanted."""
-    arguments = Arguments(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update)
+    """The gradients of those arguments that can have one; empty where not wanted."""
+    arguments = Arguments(x, h, c, weight_ih, weight_hh, bias, recurrent_bias, dropout, update, decay, elapsed)
     how = _how(spec, hold, reverse, store)
-    found = kernel.backward(how, arguments, stored, output, (doutput, dh, dc), (*wanted, False, False))
-    return [x.new_empty(0) if gradient is None else gradient.contiguous() for gradient in found[:7]]
+    found = kernel.backward(how, arguments, stored, output, (doutput, dh, dc), tuple(wanted))
+    return [x.new_empty(0) if gradient is None else gradient.contiguous() for gradient in found]
 
 
 @_recurrence_backward.register_fake
 def _(*inputs):
-    arguments, wanted = inputs[:7], inputs[-1]
+    arguments, wanted = inputs[: len(Arguments._fields)], inputs[-1]
     return [
         value.new_empty(value.shape) if want and value is not None else inputs[0].new_empty(0)
         for value, want in zip(arguments, wanted, strict=True)
@@ -163,7 +167,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
     *given, output, stored = ctx.saved_tensors
-    arguments, wanted, cotangents = Arguments._make(given), ctx.needs_input_grad[:9], cotangents[:3]
+    arguments, cotangents = Arguments._make(given), cotangents[:3]
+    wanted = ctx.needs_input_grad[: len(given)]
     if arguments.c is None:
         cotangents = cotangents[:2]
     if ctx.store == "none" or torch.is_grad_enabled():
@@ -172,9 +177,8 @@ def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None,
     else:
         doutput, dh, dc = (*cotangents, None)[:3]
         how = (ctx.spec, ctx.hold, ctx.reverse, ctx.store)
-        made = _recurrence_backward(*given, output, stored, doutput, dh, dc, *how, list(wanted[:7]))
-        found = [gradient if want else None for gradient, want in zip(made, wanted[:7], strict=True)]
-        found += [None, None]
+        made = _recurrence_backward(*given, output, stored, doutput, dh, dc, *how, list(wanted))
+        found = [gradient if want else None for gradient, want in zip(made, wanted, strict=True)]
     return (*found, None, None, None, None)
 
 

@@ -39,6 +39,7 @@ def run(plan: Plan, inputs: Inputs, operations: cell.Operations = OPERATIONS) ->
             finished.append(tuple(part[span.count :] for part in state))
             state = tuple(part[: span.count] for part in state)
         update, dropout = inputs.update_of(span), inputs.dropout_of(span)
+        state = inputs.decayed(state, inputs.elapsed_of(span))
         state = _step(plan, inputs, operations, from_input[span.here], state, update, dropout)
         outputs.append(state[0])
     hs = torch.cat(outputs) if outputs else inputs.h[:0]
@@ -51,7 +52,7 @@ def scan(plan: Plan, inputs: Inputs, operations: cell.Operations = OPERATIONS) -
 
     Args:
         plan: its `batch_sizes` are not used.
-        inputs: with x (T, N, *S, C) and update (T, N, *S', 1), steps first and not flattened.
+        inputs: with x (T, N, *S, C), update (T, N, *S', 1) and elapsed (T, N), steps first and not flattened.
         operations: of one step.
 
     Returns:
@@ -60,12 +61,15 @@ def scan(plan: Plan, inputs: Inputs, operations: cell.Operations = OPERATIONS) -
     from torch._higher_order_ops.scan import scan as torch_scan
 
     def combine(state: list[Tensor], here: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        update = here[1] if inputs.update is not None else None
-        from_input = _from_input(plan, inputs._replace(x=here[0]))
-        new = _step(plan, inputs, operations, from_input, tuple(state), update, inputs.dropout)
+        x, *rest = here
+        update = None if inputs.update is None else rest.pop(0)
+        elapsed = None if inputs.elapsed is None else rest.pop(0)
+        from_input = _from_input(plan, inputs._replace(x=x))
+        before = inputs.decayed(tuple(state), elapsed)
+        new = _step(plan, inputs, operations, from_input, before, update, inputs.dropout)
         return [part.contiguous() for part in new], new[0].clone()  # the operator's outputs may not share memory
 
-    xs = [part.contiguous() for part in (inputs.x, inputs.update) if part is not None]
+    xs = [part.contiguous() for part in (inputs.x, inputs.update, inputs.elapsed) if part is not None]
     # The operator cannot differentiate the slices that read the previous window; an export of a series only infers.
     with torch.set_grad_enabled(torch.is_grad_enabled() and plan.spec.window is None):
         final, outputs = torch_scan(combine, [part.clone() for part in _initial(inputs)], xs)

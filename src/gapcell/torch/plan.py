@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from gapcell import cell
 from gapcell.spec import Spec
 from gapcell.torch.convolution import Convolution, Padding, pad_sites, unwrap_sites, wrap_sites
 
@@ -56,6 +57,8 @@ class Inputs(NamedTuple):
         recurrent_bias: (F,) bhn of eq. (8), or None.
         dropout: scale on h_(t-1) inside eq. (6), (N, *S', F) or with site axes of size 1; None: none.
         update: (P, *S', 1) bool, u of eq. (5); None: all True.
+        decay: (F,) rates of eq. (24), or None.
+        elapsed: (P,) the time since the computed step before, float32 or wider; None: the state does not decay.
     """
 
     x: Tensor
@@ -67,6 +70,8 @@ class Inputs(NamedTuple):
     recurrent_bias: Tensor | None
     dropout: Tensor | None
     update: Tensor | None
+    decay: Tensor | None = None
+    elapsed: Tensor | None = None
 
     def dropout_of(self, span: Span) -> Tensor | None:
         """The rows' dropout scale."""
@@ -75,6 +80,14 @@ class Inputs(NamedTuple):
     def update_of(self, span: Span) -> Tensor | None:
         """What u says at the span's pairs."""
         return None if self.update is None else self.update[span.here]
+
+    def elapsed_of(self, span: Span) -> Tensor | None:
+        """The time before the span's pairs."""
+        return None if self.elapsed is None else self.elapsed[span.here]
+
+    def decayed(self, state: tuple[Tensor, ...], elapsed: Tensor | None) -> tuple[Tensor, ...]:
+        """Eq. (24); None: the state as it is."""
+        return state if elapsed is None else tuple(cell.decayed(part, self.decay, elapsed) for part in state)
 
 
 @dataclass(frozen=True)

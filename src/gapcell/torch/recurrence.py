@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gapcell.masks import expand
 from gapcell.torch import differentiable, plain
 from gapcell.torch.buffers import Buffer, pool
 from gapcell.torch.cells import GRU, LSTM, Cell
@@ -72,12 +73,16 @@ class _States:
     """h and c after every computed pair; without a backward pass c is one batch, updated in place."""
 
     def __init__(self, inputs: Inputs, hs: Tensor, cells: Buffer | None) -> None:
-        self.hs, self.cells = hs, cells
+        self.hs, self.cells, self._inputs = hs, cells, inputs
         self._h, self._c = inputs.h, inputs.c
         if inputs.c is not None and cells is None:
             self._c = inputs.c.clone()
 
     def before(self, span: Span) -> tuple[Tensor, ...]:
+        """What the step reads: what the step before wrote, decayed."""
+        return self._inputs.decayed(self._written(span), self._inputs.elapsed_of(span))
+
+    def _written(self, span: Span) -> tuple[Tensor, ...]:
         first = span.previous < 0
         h = self._h[: span.count] if first else self.hs[span.before]
         if self._c is None:
@@ -180,6 +185,21 @@ class _Backward:
             torch.add(gradient, passed, out=dh[rows])
         if dc is not None and dc_before is not None:
             dc[rows] = dc_before
+        if inputs.elapsed is not None:
+            self._through_decay(span, before, (dh,) if dc is None else (dh, dc))
+
+    def _through_decay(self, span: Span, decayed: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> None:
+        """Takes the gradients of the decayed state to those of the state before, in place; adds the rates' share."""
+        elapsed, rates = self.inputs.elapsed_of(span), self.inputs.decay
+        assert elapsed is not None and rates is not None  # noqa: S101, PT018 # the caller looked
+        rows = slice(span.count)
+        if self.wanted["decay"]:
+            time = expand(elapsed, decayed[0].ndim)
+            shares = (part * gradient[rows] * time for part, gradient in zip(decayed, gradients, strict=True))
+            slope = sum(share.flatten(0, -2).sum(0) for share in shares)
+            self._add("decay", torch.where(rates < 0, 0, -slope))
+        for gradient in gradients:
+            (gradient[rows],) = self.inputs.decayed((gradient[rows],), elapsed)  # linear, so its own adjoint
 
     def _weights(self, chunk: list[Span]) -> None:
         """Adds the chunk's share to the weights' gradients, and writes that of x."""
@@ -211,7 +231,7 @@ class _Backward:
         """What the recurrent convolution read at the chunk's steps."""
         # One piece of hs where as many rows run at every step, the one before the chunk included.
         even = chunk[0].previous >= 0 and chunk[0].offset - chunk[0].previous == chunk[0].count == chunk[-1].count
-        if even and self.inputs.dropout is None:
+        if even and self.inputs.dropout is None and self.inputs.elapsed is None:
             first, last = chunk[0].before.start, chunk[-1].before.stop
             return self.plan.enter_state(self.states.hs[first:last], None)
         entered = [self.plan.enter_state(self.states.before(s)[0], self.inputs.dropout_of(s)) for s in chunk]

@@ -67,6 +67,7 @@ Batch::Batch(const gapcell_layer &layer, Random &random) : layer_(layer), sizes_
   add_weights();
   add_states();
   add_results();
+  add_decay();
   hide_what_is_masked();
   for (Member &member : members_)
     if (member.writer == Writer::kCaller && member.array.present()) member.array.seal();
@@ -135,6 +136,15 @@ void Batch::add_states() {
   if (layer_.cell == GAPCELL_GRU) return;
   add_numbers("c0", &gapcell_arguments::c0, 0.6, values, 1);
   add_numbers("dc", &gapcell_arguments::dc, 0.6, values, 1);
+}
+
+void Batch::add_decay() {
+  if (!random_.chance(0.4)) return;
+  add_numbers("rates", &gapcell_arguments::rates, 1, sizes_.F, 1);  // half of them below 0
+  const int64_t steps = sizes_.N * sizes_.T;
+  add_numbers("dt", &gapcell_arguments::dt, 1, steps, 3);
+  for (int64_t i = 0; i < steps; ++i) (*this)["dt"].as<float>()[i] = std::fabs((*this)["dt"].as<float>()[i]);
+  add("drates", &gapcell_arguments::drates, Writer::kBackward, 0.7, sizes_.F);
 }
 
 void Batch::add_results() {

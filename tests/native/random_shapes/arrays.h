@@ -76,6 +76,7 @@ class Batch {
                    int type = GAPCELL_FP32);
   void add_masks();
   void add_states();
+  void add_decay();
   void add_weights();
   void add_results();
   void hide_what_is_masked();

@@ -172,11 +172,18 @@ class Wrong {
         (place == &gapcell_arguments::update && layer_.update_mask) ||
         (place == &gapcell_arguments::recurrent_scale && layer_.recurrent_scale) ||
         (place == &gapcell_arguments::stored && layer_.store) ||
+        ((place == &gapcell_arguments::dt || place == &gapcell_arguments::rates) && decays()) ||
         ((place == &gapcell_arguments::c0 || place == &gapcell_arguments::c) && lstm) ||
         (place == &gapcell_arguments::recurrent_bias && !lstm))
       return false;
     call_.arguments.*place = call_.arguments.hs;
     return true;
+  }
+
+  bool decays() const {
+    for (const Member &member : batch_.members())
+      if (std::strcmp(member.name, "rates") == 0) return true;
+    return false;
   }
 
   // Sizes that fit one another, and no memory: nothing may be allocated by them before the arrays are looked at.
