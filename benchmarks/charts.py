@@ -18,7 +18,9 @@ from benchmarks.results import Results
 from benchmarks.shapes import SHAPES
 
 PAPER, INK, MUTED, LINE, BLUE, ORANGE = "#ffffff", "#1d2126", "#5f6771", "#e1e0da", "#2463a8", "#b85c00"
+SHADES = ("#9dc3ea", "#4a8fd0", "#1b4f8a")  # from few to many, the last one standing out most
 DARK = {PAPER: "#1b1f24", INK: "#e8e6e1", MUTED: "#a0a7b0", LINE: "#343a41", BLUE: "#6cace6", ORANGE: "#f0a04b"}
+DARK |= dict(zip(SHADES, ("#3f6892", "#6a9fd4", "#c4ddf5"), strict=True))
 CONFIG = {
     "background": PAPER,
     "font": "sans-serif",

@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md, its charts and the README's figures from the results: `python -m benchmarks.document`."""
+"""Writes docs/benchmarks.md and the figures of README and docs/choosing.md: `python -m benchmarks.document`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import readme, tables
+from benchmarks import places, readme, tables
+from benchmarks.gaps import findings
+from benchmarks.gaps.findings import Findings
 from benchmarks.results import Results
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT, CHARTS, README = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks", ROOT / "README.md"
+CHOOSING = ROOT / "docs" / "choosing.md"
 WIDTH = 120
 
 HEAD = (
@@ -132,15 +135,26 @@ def surroundings(results: Results) -> tuple[str, str]:
     )
 
 
+def with_figures(results: Results, found: Findings) -> dict[Path, str]:
+    """The texts that people write, with the figures in their places."""
+    return {
+        path: places.updated(path.read_text(encoding="utf-8"), figures, path.name)
+        for path, figures in ((README, readme.figures(results)), (CHOOSING, findings.figures(found)))
+    }
+
+
 def main() -> None:
     from benchmarks import charts  # here, as Altair is slow to import and the texts need none of it
+    from benchmarks.gaps import chart
 
-    results = Results.read()
+    results, found = Results.read(), Findings.read()
     DOCUMENT.write_text(document(results), encoding="utf-8")
-    README.write_text(readme.updated(README.read_text(encoding="utf-8"), results), encoding="utf-8")
+    for path, text in with_figures(results, found).items():
+        path.write_text(text, encoding="utf-8")
     CHARTS.mkdir(exist_ok=True)
     for draw in (charts.training, charts.observed):
         (CHARTS / f"{draw.__name__}.svg").write_text(draw(results), encoding="utf-8")
+    (CHARTS / "gaps.svg").write_text(chart.errors(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

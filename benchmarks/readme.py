@@ -23,7 +23,6 @@ from benchmarks.results import Results
 from benchmarks.shapes import SHAPES
 from benchmarks.tables import PASSES, factor, ms, table
 
-BEGIN, END = "<!-- written by benchmarks/document.py -->\n", "<!-- until here -->\n"
 SHAPE = "S2"
 PASS_NAMES = {"forward": "forward", "train": "forward and backward"}
 BACKENDS = {
@@ -31,19 +30,6 @@ BACKENDS = {
     "TensorFlow, compiled by XLA as `fit` does": KERAS_XLA,
     "TensorFlow, graph": KERAS,
 }
-
-
-def updated(text: str, results: Results) -> str:
-    """The README with the figures of these results.
-
-    Raises:
-        ValueError: the comments are not there, each once, in their order.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in after or END in after:
-        raise ValueError(f"README.md has not {BEGIN.strip()!r} and {END.strip()!r} once each, in this order")
-    return f"{before}{BEGIN}{figures(results)}{END}{after}"
 
 
 def figures(results: Results) -> str:

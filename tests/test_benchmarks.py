@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import catalogue, document, goals, readme
+from benchmarks import catalogue, document, goals, places, readme
 from benchmarks.catalogue import SYSTEMS, Task
 from benchmarks.comparisons import comparisons, others_ahead
 from benchmarks.interleaved import SLOW_ROUNDS, TaskError, Worker, measure
@@ -29,7 +29,7 @@ def results():
 def test_documents_are_what_the_results_say(results):
     assert document.DOCUMENT.read_text(encoding="utf-8") == document.document(results)
     text = document.README.read_text(encoding="utf-8")
-    assert readme.updated(text, results) == text
+    assert places.updated(text, readme.figures(results), "README.md") == text
 
 
 def test_documents_change_with_the_results(results):
@@ -39,9 +39,9 @@ def test_documents_change_with_the_results(results):
     assert readme.figures(changed) != readme.figures(results)
 
 
-def test_a_readme_without_the_place_for_figures_is_refused(results):
-    with pytest.raises(ValueError, match="once each, in this order"):
-        readme.updated("# gapcell\n", results)
+def test_a_text_without_the_place_for_figures_is_refused():
+    with pytest.raises(ValueError, match=r"^README\.md has not .* once each, in this order"):
+        places.updated("# gapcell\n", "figures", "README.md")
 
 
 def test_where_others_are_ahead_is_listed_and_nothing_else_is(results):

@@ -27,6 +27,15 @@ output (32, 10, 64) state (1, 32, 5, 64) (1, 32, 5, 64)
 all finite: True · masked events give zero: True
 largest difference to the row without its masked events: TINY
 """,
+    "torch_encoder_decoder.py": """\
+step 0: reconstruction LOSS, forecast LOSS
+step 50: reconstruction LOSS, forecast LOSS
+step 100: reconstruction LOSS, forecast LOSS
+step 150: reconstruction LOSS, forecast LOSS
+forecasts of unseen clips: LOSS, the last frame repeated: LOSS
+less than two thirds of that error: True
+a clip alone gives what it gives among others, and gaps may hold anything: True
+""",
     "torch_masked_convlstm.py": """\
 output (32, 10, 64)
 the same with NaN under the mask: True
@@ -83,5 +92,5 @@ def test_examples_use_the_public_api_only():
         source = example.read_text(encoding="utf-8")
         imported = set(re.findall(r"^(?:from|import) (gapcell[.\w]*)", source, flags=re.MULTILINE))
         assert imported, example.name
-        public = {"gapcell", "gapcell.jax", "gapcell.keras", "gapcell.reference", "gapcell.torch"}
+        public = {"gapcell", "gapcell.jax", "gapcell.keras", "gapcell.reference", "gapcell.torch", "gapcell.torch.nn"}
         assert imported <= public, example.name

@@ -79,7 +79,7 @@ def test_a_module_of_ones_own_is_taken():
         gnn.MaskedModule()(x)
 
 
-@pytest.mark.parametrize("gap", ["hold", "predict"])
+@pytest.mark.parametrize("gap", ["hold", "predict", "decay"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_a_recurrent_layer_gives_on_where_its_state_steps(gap, bidirectional):
     layer = ConvLSTM1d(C, 6, 3, stride=2, gap=gap, bidirectional=bidirectional)
@@ -87,11 +87,12 @@ def test_a_recurrent_layer_gives_on_where_its_state_steps(gap, bidirectional):
     batch = make_batch(1, "elements")
     lengths = torch.tensor([5, 3, 4])
     domain = torch.tensor([1, 1, 1, 0, 1, 1, 1])
-    output, _ = layer(batch.x, mask=batch.mask, lengths=lengths, domain=domain)
+    times = {"dt": torch.rand(3, 5)} if gap == "decay" else {}
+    output, _ = layer(batch.x, mask=batch.mask, lengths=lengths, domain=domain, **times)
     exists = (torch.arange(5) < lengths[:, None])[:, :, None] & (domain == 1)
     stepped = (exists if gap == "predict" else exists & batch.mask.any(2))[:, :, ::2]
     want, want_mask = gnn.MaskedMeanPool()(output, stepped)
-    got, mask = model(batch.x, batch.mask, lengths=lengths, domain=domain)
+    got, mask = model(batch.x, batch.mask, lengths=lengths, domain=domain, **times)
     assert_close(got, want, "pooled")
     assert torch.equal(mask, want_mask)
 

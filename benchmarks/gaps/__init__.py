@@ -1,0 +1,1 @@
+"""Which way of treating a gap forecasts best: `python -m benchmarks.gaps`."""
