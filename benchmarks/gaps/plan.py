@@ -17,8 +17,8 @@ class Method(NamedTuple):
 
     Attributes:
         words: for the reader.
-        fill: what stands at a gap: "zero", "last" (the value observed before it at the same site), or "indicator" (zeros,
-            and the mask as a further channel).
+        fill: what stands at a gap: "zero", "last" (the value observed before it at the site), or "indicator" (zero, and
+            the mask as a further channel).
         gap: of the layer; None: neither the convolution nor the layer is told of a gap.
         partial: whether the convolution weighs what it reads by what it lacks.
     """
