@@ -233,6 +233,21 @@ def test_fit_reads_over_missing_targets(jit_compile):
         np.testing.assert_array_equal(left, right)
 
 
+def test_accumulated_sums_are_the_whole_batch():
+    x, y = RNG.normal(size=(4, 3)).astype("float32"), RNG.normal(size=(4, 2)).astype("float32")
+    y[0], y[1, 0] = np.nan, np.nan  # the first micro-batch has one target, the second four
+    found = []
+    for size, steps, rate in ((2, 2, 0.2), (4, None, 0.1)):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        sgd = keras.optimizers.SGD(rate, gradient_accumulation_steps=steps)
+        model.compile(sgd, losses.MeanSquaredError("sum", missing="nan"), jit_compile=False)
+        model.fit(x, y, batch_size=size, shuffle=False, verbose=0)
+        found.append(model.get_weights())
+    for accumulated, whole in zip(*found, strict=True):
+        np.testing.assert_allclose(accumulated, whole, rtol=1e-5)
+
+
 REPLICAS = """
 import keras, numpy as np, tensorflow as tf
 from gapcell.keras import losses
