@@ -33,7 +33,7 @@ def test_the_summary_tells_the_way_of_the_mask():
     rows = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in said.splitlines()[2:]]
     assert rows == [
         ["(input)", "(2, 3, 2, 8)", "(2, 3, 2, 8)", "12.5 %"],
-        ["encoder.0", "MaskedConv1d(2, 4, kernel_size=4, stride=2, padding=1, mask_ru…)", "(2, 3, 4, 4)", "(2, 3, 4)",
+        ["encoder.0", "MaskedConv1d(2, 4, kernel_size=4, stride=2, paddin…)", "(2, 3, 4, 4)", "(2, 3, 4)",
          "37.5 %", "sites: any tap observed"],
         ["encoder.1", "MaskedBatchNorm1d(4)", "(2, 3, 4, 4)", "(2, 3, 4)", "37.5 %", "unchanged"],
         ["encoder.2", "ReLU", "(2, 3, 4, 4)", "(2, 3, 4)", "37.5 %", "unchanged, zeros put back"],
@@ -43,7 +43,7 @@ def test_the_summary_tells_the_way_of_the_mask():
         ["decoder.0", "MaskedRepeat(steps=3)", "(2, 3, 6, 4)", "(2, 3, 4)", "37.5 %", "repeated 3 times"],
         ["decoder.1", "ConvLSTM1d(6, 6, kernel_size=3)", "(2, 3, 6, 4)", "(2, 3, 4)", "37.5 %",
          "hold: sites, the kernel's centre decides"],
-        ["decoder.2", "MaskedConvTranspose1d(6, 2, kernel_size=4, stride=2, padding=1)", "(2, 3, 2, 8)", "(2, 3, 8)",
+        ["decoder.2", "MaskedConvTranspose1d(6, 2, kernel_size=4, stride=…)", "(2, 3, 2, 8)", "(2, 3, 8)",
          "37.5 %", "sites: the kernel's centre decides"],
     ]  # fmt: skip
     columns = [

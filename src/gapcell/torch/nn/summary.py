@@ -13,7 +13,7 @@ from gapcell.torch.nn.module import Covers, MaskedModule
 
 __all__ = ["Row", "input_row", "row", "table"]
 
-_WIDEST = 64  # characters of a layer's own text; the rest of a long one is cut
+_WIDEST = 52  # characters of a layer's own text; the rest of a long one is cut
 # What a reader who follows the mask does not look for.
 _DULL = re.compile(
     r"(eps|momentum|affine|elementwise_affine|bias|track_running_stats|inplace|steps=None)\b|stride=\((1, ?)*1?\)$"
