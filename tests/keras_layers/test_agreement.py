@@ -146,7 +146,7 @@ def test_the_constructor_is_keras_own_with_more_behind(rank):
         list(inspect.signature(getattr(module, LSTMS[rank])).parameters.values())
         for module in (gapcell.keras, keras.layers)
     )
-    more = ["gap", "window", "causal", "mask_rule"]
+    more = ["gap", "window", "causal", "mask_rule", "decay_initializer"]
     assert [p.name for p in ours] == [*(p.name for p in theirs[:-1]), *more, "kwargs"]
     assert [p.default for p in ours[: len(theirs) - 1]] == [p.default for p in theirs[:-1]]
     layer = getattr(gapcell.keras, LSTMS[rank])(F, 3)

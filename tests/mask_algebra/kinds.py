@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 
@@ -22,7 +22,27 @@ def make(kind, array):
 
 
 every_kind = pytest.mark.parametrize("kind", ["numpy", installed("torch"), installed("jax")])
-few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+MANY, FEW = 60, 8  # examples; JAX compiles anew for every shape
+
+
+def drawn(**strategies):
+    """A test of every kind of array on examples that Hypothesis draws."""
+
+    def decorate(test):
+        runs = {
+            count: settings(max_examples=count, deadline=None, derandomize=True, database=None)(
+                given(**strategies)(test)
+            )
+            for count in (MANY, FEW)
+        }
+
+        def run(kind):
+            runs[FEW if kind == "jax" else MANY](kind=kind)
+
+        run.__name__, run.__qualname__ = test.__name__, test.__qualname__
+        return every_kind(run)
+
+    return decorate
 
 
 def run(kind, function, *arguments, **options):

@@ -5,11 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from gapcell import masks
-from mask_algebra.kinds import bools, every_kind, few, numbers, refused, run
+from mask_algebra.kinds import bools, drawn, every_kind, numbers, refused, run
 
 
 @st.composite
@@ -62,9 +61,7 @@ def decided(mask, reads, centres, rule):
     return result
 
 
-@few
-@given(case=convolutions())
-@every_kind
+@drawn(case=convolutions())
 def test_through_conv_is_the_rule_at_every_output_site(kind, case):
     mask, kernel, options = case
     got = run(kind, masks.through_conv, mask, kernel, **options)
@@ -117,9 +114,7 @@ def padded(draw, transposed):
     return draw(bools((2, 1, *sites))), kernel, options
 
 
-@every_kind
-@few
-@given(case=padded(transposed=False))
+@drawn(case=padded(transposed=False))
 def test_through_conv_with_padding_in_numbers(kind, case):
     mask, kernel, options = case
     reads, centres = [], []
@@ -133,9 +128,7 @@ def test_through_conv_with_padding_in_numbers(kind, case):
     np.testing.assert_array_equal(got, decided(mask, reads, centres, rule))
 
 
-@every_kind
-@few
-@given(case=padded(transposed=True))
+@drawn(case=padded(transposed=True))
 def test_through_conv_transpose_is_the_rule_at_every_output_site(kind, case):
     mask, kernel, options = case
     reads, centres = [], []

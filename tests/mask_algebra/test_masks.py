@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from gapcell import masks
-from mask_algebra.kinds import bools, every_kind, few, make, numbers, refused, run
+from mask_algebra.kinds import bools, drawn, every_kind, make, numbers, refused, run
 
 # What is observed, what exists ----------------------------------------------------------------------------------------
 
@@ -163,9 +162,7 @@ def test_expand_and_observed_sites(kind):
 # Events ---------------------------------------------------------------------------------------------------------------
 
 
-@few
-@given(mask=st.tuples(st.integers(0, 3), st.integers(0, 8)).flatmap(bools))
-@every_kind
+@drawn(mask=st.tuples(st.integers(0, 3), st.integers(0, 8)).flatmap(bools))
 def test_compact_moves_kept_events_to_the_front(kind, mask):
     x = numbers(*mask.shape, 2)
     moved, counts = run(kind, masks.compact, x, mask)
@@ -176,9 +173,7 @@ def test_compact_moves_kept_events_to_the_front(kind, mask):
     np.testing.assert_array_equal(moved, want)
 
 
-@few
-@given(mask=st.tuples(st.integers(0, 3), st.integers(0, 8)).flatmap(bools))
-@every_kind
+@drawn(mask=st.tuples(st.integers(0, 3), st.integers(0, 8)).flatmap(bools))
 def test_scatter_puts_them_back(kind, mask):
     x, held = numbers(*mask.shape, 2), numbers(mask.shape[0], 2, seed=1)
     moved, _ = masks.compact(x, mask)
@@ -200,9 +195,7 @@ def test_a_mask_may_be_compacted_too(kind):
     assert moved.tolist() == [[False, True, False], [False, True, False]]
 
 
-@few
-@given(events=st.integers(0, 9), window=st.integers(1, 5))
-@every_kind
+@drawn(events=st.integers(0, 9), window=st.integers(1, 5))
 def test_windows_and_back(kind, events, window):
     x = numbers(2, events, 3)
     cut = run(kind, masks.windows, x, window)
@@ -216,9 +209,7 @@ def test_windows_and_back(kind, events, window):
     assert exists.sum() == 2 * events
 
 
-@few
-@given(mask=st.tuples(st.integers(1, 3), st.integers(0, 5), st.integers(1, 3)).flatmap(bools))
-@every_kind
+@drawn(mask=st.tuples(st.integers(1, 3), st.integers(0, 5), st.integers(1, 3)).flatmap(bools))
 def test_last_valid(kind, mask):
     y = np.where(mask[..., None], numbers(*mask.shape, 2), np.nan).astype(np.float32)
     want = np.zeros((mask.shape[0], mask.shape[2], 2), dtype=np.float32)

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gapcell import arrays, masks
-from mask_algebra.kinds import every_kind, few, make, numbers, refused, run
+from mask_algebra.kinds import drawn, every_kind, make, numbers, refused, run
 
 SHAPES = [(2, 3), (2, 3, 4), (2, 3, 4, 2)]
 X = numbers(2, 3, 4, 2)
@@ -56,9 +55,7 @@ def elapsed_by_loops(mask, dt):
     return delta
 
 
-@every_kind
-@few
-@given(data=st.data())
+@drawn(data=st.data())
 def test_elapsed_is_the_time_since_the_last_observation(kind, data):
     shape = data.draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=9))
     mask = data.draw(hnp.arrays(np.bool_, shape))
@@ -85,9 +82,7 @@ def test_elapsed_wants_a_dt_that_fits():
         masks.elapsed(np.ones((2, 3, 4)), np.ones((3, 2)))
 
 
-@every_kind
-@few
-@given(data=st.data())
+@drawn(data=st.data())
 def test_a_running_sum_begins_anew(kind, data):
     shape = data.draw(st.tuples(st.integers(0, 3), st.integers(0, 20), st.integers(1, 2)))
     restart = data.draw(hnp.arrays(np.bool_, shape))
