@@ -26,6 +26,7 @@ __all__ = [
     "cumulative_count",
     "equal_sizes",
     "exp",
+    "expand",
     "is_bool",
     "is_complex",
     "is_concrete",
@@ -304,6 +305,11 @@ def reverse(x: Array, axis: int) -> Array:
     return namespace(x).reverse(x, [axis]) if _is_tensorflow(x) else namespace(x).flip(x, axis)
 
 
+def expand(x: Array, ndim: int) -> Array:
+    """A view with axes of size 1 behind, so that there are `ndim` of them."""
+    return x[(..., *(None,) * (ndim - x.ndim))]
+
+
 def reshape(x: Array, sizes: Sizes) -> Array:
     """The values of x in another shape."""
     return namespace(x).reshape(x, sizes)
@@ -328,7 +334,7 @@ def take_rows(x: Array, index: Array) -> Array:
     xp = namespace(x)
     if _is_tensorflow(x):
         return xp.gather(x, index, axis=1, batch_dims=1)
-    index = index[(..., *(None,) * (x.ndim - 2))]
+    index = expand(index, x.ndim)
     if _is_torch(x):
         # take_along_dim would freeze the number of rows in an export.
         return xp.gather(x, 1, index.expand(*index.shape[:2], *x.shape[2:]))

@@ -78,7 +78,7 @@ def decayed(part: Array, rates: Array, times: Array) -> Array:
     Returns:
         `part` times exp(-rates * times), in its own dtype.
     """
-    times = times[(..., *(None,) * (part.ndim - times.ndim))]
+    times = arrays.expand(times, part.ndim)
     # By a select the slope at 0 is that of a rate above 0: a rate of 0 is held, and can be learnt away from.
     rates = arrays.cast(arrays.where(~(rates < 0), rates, 0), times)
     return arrays.cast(arrays.cast(part, times) * arrays.exp(-rates * times), part)

@@ -126,15 +126,11 @@ def through(mask: Array, footprint: Footprint, axis: int, rule: str) -> Array:
     lies_inside = [[0 <= p < size for p in taps] for taps in reads]
     if all(map(all, lies_inside)):
         return arrays.all_along(read, axis + 1) if rule == "all" else arrays.any_along(read, axis + 1)
-    inside = _leading(arrays.same_kind(lies_inside, mask), mask.ndim - axis + 1)
+    inside = arrays.expand(arrays.same_kind(lies_inside, mask), mask.ndim - axis + 1)
     if rule == "all":
-        somewhere = _leading(arrays.same_kind([any(taps) for taps in lies_inside], mask), mask.ndim - axis)
+        somewhere = arrays.expand(arrays.same_kind([any(taps) for taps in lies_inside], mask), mask.ndim - axis)
         return arrays.all_along(read | ~inside, axis + 1) & somewhere
     return arrays.any_along(read & inside, axis + 1)
-
-
-def _leading(mask: Array, ndim: int) -> Array:
-    return mask[(..., *(None,) * (ndim - mask.ndim))]
 
 
 def _zeros(padding: int | Sequence[int], rank: int, name: str = "padding") -> tuple[int, ...]:

@@ -138,7 +138,7 @@ def existing(lengths: Array | None, domain: Array | None, shape: Sequence[int], 
 
 def expand(mask: Array, ndim: int) -> Array:
     """The mask with axes of size 1 behind, so that it selects from an array of `ndim` axes it leads."""
-    return mask[(..., *(None,) * (ndim - mask.ndim))]
+    return arrays.expand(mask, ndim)
 
 
 def observed_sites(elements: Array, ndim: int) -> Array:

@@ -1,10 +1,7 @@
 """The layers in several processes and threads: DataLoader workers, forks, DistributedDataParallel, thread pools."""
 
 import gc
-import importlib.util
 import multiprocessing
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +13,7 @@ pytest.importorskip("torch", reason="these are tests of the torch layers")
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+import two_processes
 from gapcell.torch import ConvGRU1d, ConvLSTM1d
 from gapcell.torch.buffers import BufferPool, pool
 
@@ -113,30 +111,12 @@ def test_a_forked_child_trains_with_buffers_of_its_own():
     assert answers.get() == (True, True)
 
 
-def worker_script():
-    """data_parallel.py as a module: the processes run it, and the test compares with what it computes."""
-    path = Path(__file__).with_name("data_parallel.py")
-    spec = importlib.util.spec_from_file_location("data_parallel", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return path, module
-
-
-@pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
-    reason="this PyTorch is built without torch.distributed and gloo",
-)
+@pytest.mark.skipif(not two_processes.GLOO, reason=two_processes.WITHOUT_GLOO)
 def test_data_parallel_training_with_a_wholly_masked_batch_on_one_rank(tmp_path):
     """A missing gradient on that rank would make every process wait for ever; each has a limit of two minutes."""
-    path, worker = worker_script()
-    commands = [[sys.executable, str(path), str(tmp_path), str(rank), "2"] for rank in range(2)]
-    running = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True) for each in commands]
-    try:
-        said = [process.communicate(timeout=120)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], said
+    script = Path(__file__).with_name("data_parallel.py")
+    worker = two_processes.imported(script)
+    two_processes.run(script, tmp_path)
 
     layer = worker.make_layer()
     for rank in range(2):  # the gradients of both ranks add up, as they do in one process

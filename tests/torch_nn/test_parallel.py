@@ -1,8 +1,5 @@
 """Norms and losses over two processes that observe unequally much: as one process with the whole batch."""
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,40 +8,25 @@ pytest.importorskip("torch", reason="these are tests of gapcell.torch.nn")
 
 import torch
 
+import two_processes
 from gapcell.torch import nn as gnn
 from torch_nn.laws import assert_close
 
-
-def worker_script():
-    """data_parallel.py as a module: the processes run it, and the tests compare with what it computes."""
-    path = Path(__file__).with_name("data_parallel.py")
-    spec = importlib.util.spec_from_file_location("nn_data_parallel", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return path, module
+SCRIPT = Path(__file__).with_name("data_parallel.py")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each of two processes found; a collective call that one of them leaves out would hang, so there is a "
-    "limit."""
-    if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
-        pytest.skip("this PyTorch is built without torch.distributed and gloo")
+    """What each of two processes found; a collective call that one of them leaves out would hang, until the limit."""
+    if not two_processes.GLOO:
+        pytest.skip(two_processes.WITHOUT_GLOO)
     folder = tmp_path_factory.mktemp("processes")
-    path, _ = worker_script()
-    commands = [[sys.executable, str(path), str(folder), str(rank), "2"] for rank in range(2)]
-    running = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True) for each in commands]
-    try:
-        said = [process.communicate(timeout=120)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], said
+    two_processes.run(SCRIPT, folder)
     return [torch.load(folder / f"found-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def whole():
-    _, worker = worker_script()
+    worker = two_processes.imported(SCRIPT)
     x, target, mask = worker.batch()
     count = gnn.global_count(gnn.MaskedMSELoss().count(target, mask))
     return worker, worker.train(worker.make_model(), x, target, mask, count)
