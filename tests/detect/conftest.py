@@ -8,7 +8,7 @@ import pytest
 
 from gapcell.detect import Detection, Detector, EventTable, FitOptions, fit, read_table
 
-QUICK = FitOptions(hidden_size=8, epochs=8, learning_rate=0.01, budget=0.01, mixture_components=3)
+QUICK = FitOptions(encoder="convlstm", hidden_size=8, epochs=8, learning_rate=0.01, budget=0.01, mixture_components=3)
 
 
 def purchases(customers: int = 60, events: int = 20, seed: int = 0) -> pl.DataFrame:

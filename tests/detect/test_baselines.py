@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from gapcell.detect import Detector, EventTable, TableError, fit, read_table
-from gapcell.detect.baselines import compare, forest, robust_z
+from gapcell.detect.baselines import encoded_events, compare, forest, robust_z
 from gapcell.detect.injection import BURST, FACTOR, Injected, inject
 from gapcell.detect.model import Sequences
 from gapcell.detect.results import Comparison, Split
@@ -136,27 +136,27 @@ def test_a_z_score_is_against_the_earlier_events_alone(detector: Detector) -> No
         }
     )
     table = detector.read(frame)
-    encoded = detector.encoder.encode(table)
-    whole = robust_z(detector.encoder, encoded.value, table, encoded)
+    encoded = encoded_events(detector, table)
+    whole = robust_z(detector.encoding, encoded.value, table, encoded)
     assert whole.argmax() == 8
     part = detector.read(frame.head(8))
-    again = robust_z(detector.encoder, encoded.value, part, detector.encoder.encode(part))
+    again = robust_z(detector.encoding, encoded.value, part, encoded_events(detector, part))
     np.testing.assert_allclose(again, whole[:8], rtol=1e-12)
 
 
 def test_the_forest_takes_missing_values_and_no_history(table: EventTable, detector: Detector) -> None:
-    encoded = detector.encoder.encode(table)
+    encoded = encoded_events(detector, table)
     scores = forest(detector, table, encoded, table, encoded)
     assert scores.shape == table.codes.shape
     assert np.isfinite(scores).all()
 
 
 def test_the_network_on_zeros_is_given_no_mask(detector: Detector, table: EventTable) -> None:
-    encoded = detector.encoder.encode(table)
-    sequences = Sequences.without_mask(encoded, detector.encoder.flags)
+    encoded = encoded_events(detector, table)
+    sequences = Sequences.of(encoded, table.seconds[table.order]).without_mask(detector.encoding.flags)
     assert bool(sequences.observed.all())
-    assert sequences.inputs.shape[1] == detector.encoder.channels - len(detector.features)
-    values = detector.encoder.flags.start
+    assert sequences.inputs.shape[1] == detector.encoding.channels - len(detector.features)
+    values = detector.encoding.flags.start
     assert bool((sequences.inputs[:, :values].numpy()[~encoded.observed[:, :values]] == 0).all())
 
 

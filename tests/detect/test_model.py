@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import mpmath
 import numpy as np
@@ -24,7 +25,9 @@ from gapcell.detect.heads import (
     quantile,
     surprise,
 )
-from gapcell.detect.model import Network, Sequences, predictions
+from gapcell.detect.encoders import Calendar
+from gapcell.detect.model import Network, Sequences, states_before
+from gapcell.detect.options import ENCODERS
 from gapcell.detect.scoring import combine
 from gapcell.detect.series import batches, cut, gather, segments
 
@@ -200,109 +203,126 @@ FEATURES = (
 WINDOW = 4
 
 
-def network_of(kind: type[Network] = Network) -> Network:
+CHANNELS, SUMS, EVENT = 5, 2, 9_000.0
+
+
+def network_of(kind: type[Network] = Network, encoder: str = "convlstm") -> Network:
     torch.manual_seed(3)
-    return kind(5, 6, WINDOW, candidate_heads(FEATURES, 3)).double().eval()
+    return kind(CHANNELS, SUMS, 6, WINDOW, candidate_heads(FEATURES, 3), encoder).double().eval()
 
 
 def sequences_of(events: int, seed: int = 0) -> Sequences:
     draws = torch.Generator().manual_seed(seed)
-    observed = torch.rand(events, 5, generator=draws) < 0.7
+    observed = torch.rand(events, CHANNELS, generator=draws) < 0.7
     observed[:, -2:] = True  # presence flags
-    return Sequences(torch.randn(events, 5, generator=draws), observed)
+    inputs = torch.randn(events, CHANNELS, generator=draws).double()
+    seconds = EVENT * torch.arange(events).double()
+    return Sequences(inputs, observed, seconds, torch.randn(events, SUMS, generator=draws).double())
+
+
+def forward(network: Network, sequences: Sequences, places: list[list[int]], lengths: list[int]) -> Tensor:
+    """Parameters (N, S + 1, all) of rows of places."""
+    with torch.no_grad():
+        return network(sequences, torch.tensor(places), torch.tensor(lengths))
 
 
 def predicted(network: Network, sequences: Sequences, begin: list[int], end: list[int]) -> Tensor:
     """Parameters of all events, in their order; NaN for those of no series."""
-    found = torch.full((len(sequences.inputs), network.parameters_of_heads.out_features), math.nan, dtype=torch.float64)
-    for places, parameters in predictions(network, sequences, np.array(begin), np.array(end)):
-        found[places] = parameters
+    size = network.readout.parameters_of_heads.out_features
+    found = torch.full((len(sequences.inputs), size), math.nan, dtype=torch.float64)
+    for places, states in states_before(network, sequences, np.array(begin), np.array(end)):
+        with torch.no_grad():
+            found[places] = network.readout(states)
     return found
 
 
 class ReadsTheEventItPredicts(Network):
     """Mutant: forgets to shift, so that event e is predicted from event e."""
 
-    def predict(self, state: Tensor) -> Tensor:
-        return super().predict(state.roll(-1, 1)) if state.ndim == 3 else super().predict(state)
-
-    def forward(self, x: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        output, _ = self.cell(x, mask=mask, lengths=lengths)
-        return self.predict(torch.cat([output[:, :1], output], 1))
+    def states(self, sequences: Sequences, places: Tensor, lengths: Tensor) -> Tensor:
+        output, _ = self.read(sequences, places, None, lengths)
+        return torch.cat([output[:, :1], output], 1)
 
 
 class LeaksPadding(Network):
     """Mutant: subtracts each row's mean over all steps, padding included."""
 
-    def forward(self, x: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        return super().forward(x - x.mean(1, keepdim=True), mask, lengths)
+    def states(self, sequences: Sequences, places: Tensor, lengths: Tensor) -> Tensor:
+        return super().states(sequences, places, lengths) - sequences.inputs[places].mean()
 
 
 class IgnoresTheMask(Network):
     """Mutant: reads what stands under the mask."""
 
-    def forward(self, x: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        return super().forward(x, torch.ones_like(mask), lengths)
+    def states(self, sequences: Sequences, places: Tensor, lengths: Tensor) -> Tensor:
+        return super().states(replace(sequences, observed=torch.ones_like(sequences.observed)), places, lengths)
 
 
 def reads_only_the_past(network: Network) -> bool:
     """Whether changing event e leaves the predictions of events 0..e as they are, and changes those after it."""
-    x, observed = sequences_of(13).inputs.double()[None], torch.ones(1, 13, 5, dtype=torch.bool)
-    lengths = torch.tensor([13])
-    with torch.no_grad():
-        before = network(x, observed, lengths)
-        for event in range(13):
-            changed = x.clone()
-            changed[0, event] += 1.0
-            after = network(changed, observed, lengths)
-            moved = (after != before).any(-1)[0]
-            if moved[: event + 1].any() or not moved[event + 1 : event + 1 + WINDOW].all():
-                return False
+    sequences = sequences_of(13)
+    sequences = replace(sequences, observed=torch.ones_like(sequences.observed))
+    everything = [list(range(13))]
+    before = forward(network, sequences, everything, [13])
+    for event in range(13):
+        changed = sequences.inputs.clone()
+        changed[event] += 1.0
+        moved = (forward(network, replace(sequences, inputs=changed), everything, [13]) != before).any(-1)[0]
+        after = 1 if isinstance(network.encoder, Calendar) else WINDOW  # a calendar reads a day when it is over
+        if moved[: event + 1].any() or not moved[event + 1 : event + 1 + after].all():
+            return False
     return True
 
 
 def ignores_padding(network: Network) -> bool:
     """Whether what stands beyond the length of a row, and how much of it, changes nothing."""
-    x, observed, lengths = sequences_of(6).inputs.double()[None], sequences_of(6).observed[None], torch.tensor([6])
-    with torch.no_grad():
-        alone = network(x, observed, lengths)
-        padded_x = torch.cat([x, torch.full((1, 9, 5), 7.0, dtype=torch.float64)], 1)
-        padded = network(padded_x, torch.cat([observed, torch.ones(1, 9, 5, dtype=torch.bool)], 1), lengths)
+    sequences = sequences_of(15)
+    alone = forward(network, sequences, [list(range(6))], [6])
+    padded = forward(network, sequences, [list(range(15))], [6])
     return bool(torch.allclose(padded[:, :7], alone, rtol=0, atol=1e-12))
 
 
 def ignores_what_is_masked(network: Network) -> bool:
     """Whether values under the mask change nothing."""
-    sequences, lengths = sequences_of(9), torch.tensor([9])
-    with torch.no_grad():
-        one, other = (
-            network(
-                torch.where(sequences.observed, sequences.inputs, junk).double()[None],
-                sequences.observed[None],
-                lengths,
-            )
-            for junk in (0.0, 1e3)
+    sequences = sequences_of(9)
+    one, other = (
+        forward(
+            network,
+            replace(sequences, inputs=torch.where(sequences.observed, sequences.inputs, junk)),
+            [list(range(9))],
+            [9],
         )
+        for junk in (0.0, math.nan)
+    )
     return bool(torch.equal(one, other))
 
 
-def test_the_network_reads_only_the_past_and_all_of_the_last_window() -> None:
-    assert reads_only_the_past(network_of())
+@pytest.mark.parametrize("encoder", ENCODERS[1:])
+def test_the_network_reads_only_the_past_and_all_of_the_last_window(encoder: str) -> None:
+    assert reads_only_the_past(network_of(encoder=encoder))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS[1:])
+def test_padding_is_invisible(encoder: str) -> None:
+    assert ignores_padding(network_of(encoder=encoder))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS[1:])
+def test_what_is_missing_is_not_read(encoder: str) -> None:
+    assert ignores_what_is_masked(network_of(encoder=encoder))
+
+
+def test_broken_networks_are_caught() -> None:
     assert not reads_only_the_past(network_of(ReadsTheEventItPredicts))
-
-
-def test_padding_is_invisible() -> None:
-    assert ignores_padding(network_of())
     assert not ignores_padding(network_of(LeaksPadding))
-
-
-def test_what_is_missing_is_not_read() -> None:
-    assert ignores_what_is_masked(network_of())
     assert not ignores_what_is_masked(network_of(IgnoresTheMask))
 
 
-def test_a_series_is_predicted_alike_alone_in_a_batch_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, sequences = network_of(), sequences_of(40)
+@pytest.mark.parametrize("encoder", ENCODERS[1:])
+def test_a_series_is_predicted_alike_alone_in_a_batch_and_in_pieces(
+    encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, sequences = network_of(encoder=encoder), sequences_of(40)
     begin, end = [0, 3, 17], [3, 17, 40]
     together = predicted(network, sequences, begin, end)
     alone = (
@@ -315,11 +335,43 @@ def test_a_series_is_predicted_alike_alone_in_a_batch_and_in_pieces(monkeypatch:
     assert torch.allclose(predicted(network, sequences, begin, end), together, rtol=0, atol=1e-12)
 
 
-def test_predictions_are_those_of_the_forward_pass() -> None:
-    network, sequences = network_of(), sequences_of(11)
-    with torch.no_grad():
-        whole = network(sequences.inputs.double()[None], sequences.observed[None], torch.tensor([11]))[0, :-1]
+@pytest.mark.parametrize("encoder", ENCODERS[1:])
+def test_predictions_are_those_of_the_forward_pass(encoder: str) -> None:
+    network, sequences = network_of(encoder=encoder), sequences_of(11)
+    whole = forward(network, sequences, [list(range(11))], [11])[0, :-1]
     assert torch.allclose(predicted(network, sequences, [0], [11]), whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("hours", [True, False])
+def test_the_calendar_counts_every_event_of_the_steps_that_are_over(hours: bool) -> None:
+    """The grid has every event but those of the last step, in the cell of its hour or weekday."""
+    calendar = Calendar(2, 4, hours=hours)
+    seconds = torch.tensor([[0.0, 3_600.0, 3_700.0, 90_000.0, 700_000.0, 1_400_000.0]], dtype=torch.float64)
+    x = torch.arange(12.0).view(1, 6, 2)
+    mask = torch.ones(1, 6, 2, dtype=torch.bool)
+    mask[0, 1, 0] = False
+    seen = {}
+
+    def layer(grid: Tensor, *, mask: Tensor, lengths: Tensor) -> tuple[Tensor, None]:
+        seen.update(grid=grid, mask=mask, steps=lengths)
+        return torch.zeros(*grid.shape[:2], 4, grid.shape[-1]), None
+
+    calendar.layer.forward = layer
+    calendar(x, None, mask, torch.tensor([6]), seconds)
+    counts = torch.expm1(seen["grid"][0, :, 0])
+    if hours:
+        assert counts.shape == (16, 24)
+        assert counts[0, 0] == 1
+        assert counts[0, 1].round() == 2
+        assert seen["grid"][0, 0, 1, 1] == 4  # the one of two that is observed
+        assert seen["grid"][0, 0, 2, 1] == 4  # the mean of 3 and 5
+    else:
+        assert counts.shape[1] == 7
+        assert counts[0, 3].round() == 3  # 1970 began on a Thursday
+        assert counts[0, 4].round() == 1
+    assert round(float(counts.sum())) == 5
+    assert bool(seen["mask"][0, :, 0].all())
+    assert int(seen["mask"][0, :, 2].sum()) == (4 if hours else 3)
 
 
 def test_every_parameter_belongs_to_one_head() -> None:

@@ -92,6 +92,7 @@ def flip_a_bit(folder: Path) -> None:
     path.write_bytes(contents)
 
 
+START = "0.network.readout.start"
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no description": (remove("detector.json"), "there is no detector in .*: detector.json cannot be read"),
     "no weights": (remove("detector.safetensors"), "detector.safetensors cannot be read"),
@@ -100,27 +101,32 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "NaN": (overwrite("detector.json", b'{"threshold": NaN}'), "it is not JSON"),
     "a list": (overwrite("detector.json", b"[1, 2]"), "its contents is no object"),
     "another program's": (overwrite("detector.json", b'{"format": "onnx"}'), "json is no detector: it does not say"),
-    "a later version": (set_in("version", 2), "is of version 2, and this gapcell reads version 1"),
+    "a later version": (set_in("version", 3), "is of version 3, and this gapcell reads version 2"),
     "no threshold": (edit(lambda contents: contents.pop("threshold")), "has no 'threshold' of type float"),
     "infinite threshold": (set_in("threshold", 10**400), "has no 'threshold' of type float"),
     "text for a number": (set_in("threshold", "5"), "has no 'threshold' of type float"),
     "a huge window": (set_in("window", 10**9, "options"), r"options are out of range: window \(=1000000000\)"),
     "another option": (set_in("device", "cuda", "options"), "options are not the options this version knows"),
-    "no gap": (edit(lambda contents: contents["encoder"]["features"].pop()), "does not end in 'time_since_last'"),
-    "negative spread": (set_in("spread", -1.0, "encoder", "features", 0, "scaling"), "scaling has spread -1.0"),
-    "another column": (set_in("name", "sum", "schema", "columns", 0), "does not have the columns of the encoder"),
-    "another kind": (set_in("kind", "text", "encoder", "features", 0), "has kind 'text', which is none of numeric"),
-    "families": (set_in("own", ["mixture"] * 4), "names no family that suits each feature in 'own'"),
-    "tails": (set_in("tails", ["up"] * 4), "names no tail for each feature"),
+    "no gap": (edit(lambda contents: contents["streams"][0]["encoding"]["features"].pop()), "does not have the columns of the"),
+    "negative spread": (set_in("spread", -1.0, "streams", 0, "encoding", "features", 0, "scaling"), "scaling has spread -1.0"),
+    "another column": (set_in("name", "sum", "schema", "columns", 0), "does not have the columns of the schema"),
+    "another kind": (set_in("kind", "text", "streams", 0, "encoding", "features", 0), "has kind 'text', which is none of numeric"),
+    "families": (set_in("own", ["mixture"] * 4, "streams", 0), "names no family that suits each feature in 'own'"),
+    "tails": (set_in("tails", ["up"] * 4, "streams", 0), "names no tail for each feature"),
     "too many categories": (
-        set_in("categories", ["x"] * 10_000, "encoder", "features", 1), "has no list 'categories' of at most 20 values",
+        set_in("categories", ["x"] * 10_000, "streams", 0, "encoding", "features", 1), "has no list 'categories' of at most 20 values",
     ),
-    "fewer categories": (set_in("categories", ["web"], "encoder", "features", 1), "shapes of its tensors differ"),
+    "fewer categories": (set_in("categories", ["web"], "streams", 0, "encoding", "features", 1), "shapes of its tensors differ"),
+    "another encoder": (set_in("encoder", "transformer", "streams", 0), "has encoder 'transformer', which is none of"),
+    "an encoder of another size": (set_in("encoder", "lstm", "streams", 0), "shapes of its tensors differ"),
+    "a stream too many": (set_in("others", ["terminal"], "schema"), "has not one stream for each key"),
+    "falling lines": (set_in("stated", [0.0, -1.0], "own_maps", 0), "does not rise from 0"),
+    "a map too few": (edit(lambda contents: contents["own_maps"].pop()), "has no 'own_maps' for each feature"),
     "cut off": (cut_in_half, "detector.safetensors is damaged or another detector's: its checksum"),
     "one bit": (flip_a_bit, "its checksum is not the one in detector.json"),
-    "a tensor too few": (tensors(lambda loaded: loaded.pop("start")), "shapes of its tensors differ"),
-    "not finite": (tensors(lambda loaded: loaded["start"].fill_(math.nan)), "numbers that are not finite float32"),
-    "another type": (tensors(lambda loaded: loaded.update(start=loaded["start"].half())), "not finite float32"),
+    "a tensor too few": (tensors(lambda loaded: loaded.pop(START)), "shapes of its tensors differ"),
+    "not finite": (tensors(lambda loaded: loaded[START].fill_(math.nan)), "numbers that are not finite float32"),
+    "another type": (tensors(lambda loaded: loaded.update({START: loaded[START].half()})), "not finite float32"),
 }  # fmt: skip
 
 

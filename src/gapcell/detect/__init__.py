@@ -6,8 +6,9 @@
 >>> detector.score(table).frame.filter("alert").select("entity", "time", "score", "reason")
 """
 
-from gapcell.detect.detector import Detector, fit
+from gapcell.detect.detector import Detector
 from gapcell.detect.events import EventTable, load_cdnow, read_table
+from gapcell.detect.fitting import fit
 from gapcell.detect.options import FitOptions
 from gapcell.detect.refusals import ModelError, TableError
 from gapcell.detect.results import Detection

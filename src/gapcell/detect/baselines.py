@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+
 import numpy as np
 import polars as pl
 from sklearn.ensemble import IsolationForest
 from sklearn.impute import SimpleImputer
 
 from gapcell.detect.events import EventTable
-from gapcell.detect.features import Encoded, Encoder
-from gapcell.detect.heads import Targets, candidate_heads
+from gapcell.detect.features import Encoded, Encoding
 from gapcell.detect.injection import KINDS, Injected, inject
+from gapcell.detect.material import Material
 from gapcell.detect.metrics import evaluate
-from gapcell.detect.model import Sequences
 from gapcell.detect.results import Comparison, Progress, silent
-from gapcell.detect.scoring import combine, in_table_order, score_events, score_table, unsorted
+from gapcell.detect.scoring import Read, combine, decide, parts_of
+from gapcell.detect.selection import fit_stream
 from gapcell.detect.state import State
-from gapcell.detect.training import Material, fit_predictor
+from gapcell.detect.streams import streams_of
+
+if TYPE_CHECKING:
+    from gapcell.detect.detector import Detector
 
 MEMORY = 50  # earlier events that a running median looks back on
 SHRINKAGE = 5.0  # events' worth of the population in an entity's own spread
@@ -24,7 +30,7 @@ DEVIATION = 1.4826  # of a normal distribution, over its median absolute deviati
 TREES = 100
 
 
-def compare(detector: State, table: EventTable, progress: Progress) -> Comparison:
+def compare(detector: Detector, table: EventTable, progress: Progress) -> Comparison:
     """Inject anomalies into the test part of a table and measure the detector beside simpler ones.
 
     The methods see the same features, scaled alike, and the same missing values: a robust z-score against the
@@ -40,20 +46,17 @@ def compare(detector: State, table: EventTable, progress: Progress) -> Compariso
     Raises:
         TableError: when no entity has events both before and in the test part.
     """
-    gap = detector.encoder.features[-1].scaling
-    rapid = gap.unit if gap is not None else 1.0
-    injected = inject(table, detector.split, rapid, detector.options.seed)
-    encoded = detector.encoder.encode(injected.table)
-    original = detector.encoder.encode(table)
-    itself = score_table(detector.predictor, encoded, injected.table)
+    injected = inject(table, detector.split, detector.encoding.gap.unit, detector.options.seed)
+    original, encoded = (encoded_events(detector, events) for events in (table, injected.table))
+    itself = detector.judge(injected.table, detector.reads(injected.table))
     past = original.value[table.seconds[table.order] < detector.split.train_until]
     scores = {}
     methods = {
         "gapcell": lambda: itself.score,
-        "network on x*mask": lambda: zero_filled(detector, table, original, injected.table, encoded),
-        "heads without history": lambda: combine(itself.population),
+        "network on x*mask": lambda: zero_filled(detector, table, injected.table),
+        "heads without history": lambda: combine(np.where(detector.scored, itself.population, np.nan)),
         "isolation forest": lambda: forest(detector, table, original, injected.table, encoded),
-        "robust z-score": lambda: robust_z(detector.encoder, past, injected.table, encoded),
+        "robust z-score": lambda: robust_z(detector.encoding, past, injected.table, encoded),
     }
     for number, (name, method) in enumerate(methods.items()):
         scores[name] = method()
@@ -71,39 +74,48 @@ def measure(scores: dict[str, np.ndarray], injected: Injected, detector: State) 
         for kind in (*KINDS, "all"):
             positive = np.isin(injected.kind, KINDS) if kind == "all" else injected.kind == kind
             known = positive | untouched
-            found = evaluate(pl.Series(score[known]), pl.Series(positive[known]), detector.options.budget)
+            found = evaluate(pl.Series(score[known]), pl.Series(positive[known]), detector.budget)
             rows.append((name, kind, found.average_precision, found.base_rate, int(positive.sum())))
     columns = {"method": pl.String, "kind": pl.String, "average_precision": pl.Float64, "base_rate": pl.Float64,
                "injected": pl.Int64}  # fmt: skip
     return pl.DataFrame(rows, schema=columns, orient="row").with_columns(pl.col("average_precision").fill_nan(None))
 
 
-def zero_filled(
-    detector: State, table: EventTable, original: Encoded, injected: EventTable, encoded: Encoded
-) -> np.ndarray:
-    """The same network, trained and run on x * mask without the mask: (rows,)."""
-    flags = detector.encoder.flags
-    heads = candidate_heads(detector.encoder.features, detector.options.mixture_components)
-    material = Material(
-        Sequences.without_mask(original, flags), Targets.of(original), table.seconds[table.order], table.starts,
-        detector.split, detector.encoder.features, heads,
-    )  # fmt: skip
-    predictor, _ = fit_predictor(material, detector.options, detector.predictor.tails, silent)
-    sequences = Sequences.without_mask(encoded, flags)
-    scored = score_events(predictor, sequences, Targets.of(encoded), injected.starts[:-1], injected.starts[1:])
-    return unsorted(scored, injected.order).score
+def encoded_events(detector: State, table: EventTable) -> Encoded:
+    """The events of a table by entity and time, without reports."""
+    features = tuple(feature for feature in detector.encoding.features if feature.kind != "reports")
+    without = dataclasses.replace(detector.encoding, features=features, reports=False)
+    return without.encode(table, streams_of(table, None)[0])
 
 
-def numbers(encoder: Encoder, past: np.ndarray, encoded: Encoded) -> np.ndarray:
+def zero_filled(detector: Detector, table: EventTable, injected: EventTable) -> np.ndarray:
+    """The same network, trained and run on x * mask without the mask, by entity only: (rows,)."""
+    network, options = detector.predictor.network, detector.options
+    options = dataclasses.replace(options, encoder="none" if network is None else network.name)
+    encoding, tails, flags = detector.encoding, detector.predictor.tails, detector.encoding.flags
+
+    def material(events: EventTable) -> Material:
+        stream = streams_of(events, options.label_delay)[0]
+        made = Material.of(events, stream, encoding, detector.split, options.mixture_components, tails)
+        return dataclasses.replace(made, sequences=made.sequences.without_mask(flags))
+
+    fitted = fit_stream(material(table), options, silent)
+    zeros = material(injected)
+    read = Read(zeros.stream, zeros.sequences, zeros.targets, zeros.starts[1:])
+    own, population, _ = parts_of(fitted.predictor, read, len(injected.codes))
+    return decide(own, population, detector.scored[: own.shape[1]]).score
+
+
+def numbers(encoding: Encoding, past: np.ndarray, encoded: Encoded) -> np.ndarray:
     """Features as numbers (rows, F), NaN where missing: scaled values, and how rare a category is in the training part.
 
     Args:
-        encoder: of the detector.
+        encoding: of the detector.
         past: (events, F), the values of the training part.
         encoded: the events.
     """
     columns = []
-    for feature, was, now in zip(encoder.features, past.T, encoded.value.T, strict=True):
+    for feature, was, now in zip(encoding.features, past.T, encoded.value.T, strict=True):
         if feature.scaling is not None:
             columns.append(now)
             continue
@@ -129,18 +141,25 @@ def running(values: np.ndarray, table: EventTable) -> tuple[np.ndarray, np.ndarr
     return as_numpy(centre.drop("entity")), as_numpy(spread), as_numpy(count)
 
 
+def in_table_order(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Values (rows, ...) sorted by entity and time, put back in the order of the table."""
+    back = np.empty_like(values)
+    back[order] = values
+    return back
+
+
 def as_numpy(frame: pl.DataFrame) -> np.ndarray:
     """Float64 columns as an array, NaN where null."""
     return frame.fill_null(float("nan")).to_numpy()
 
 
-def robust_z(encoder: Encoder, past: np.ndarray, table: EventTable, encoded: Encoded) -> np.ndarray:
+def robust_z(encoding: Encoding, past: np.ndarray, table: EventTable, encoded: Encoded) -> np.ndarray:
     """Largest |value - median| / spread over the features, of the entity's own earlier events: (rows,).
 
     The population, whose median is 0 and spread 1 on the scale of the features, counts as 5 more events in the spread,
     and stands in where there are no earlier ones.
     """
-    values = numbers(encoder, past, encoded)
+    values = numbers(encoding, past, encoded)
     centre, spread, count = running(values, table)
     spread = (count * np.nan_to_num(spread) * DEVIATION + SHRINKAGE) / (count + SHRINKAGE)
     z = np.abs(values - np.nan_to_num(centre)) / spread
@@ -153,7 +172,7 @@ def forest(detector: State, table: EventTable, original: Encoded, injected: Even
     training = table.seconds[table.order] < detector.split.train_until
 
     def features(events: EventTable, now: Encoded) -> np.ndarray:
-        values = numbers(detector.encoder, original.value[training], now)
+        values = numbers(detector.encoding, original.value[training], now)
         return np.hstack([values, running(values, events)[0]])
 
     imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)

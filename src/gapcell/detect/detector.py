@@ -1,29 +1,30 @@
-"""Fit a detector on a table of events, and score tables with it."""
+"""A fitted detector: it reads tables, scores them, and is kept in a folder."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from gapcell.detect.baselines import compare
 from gapcell.detect.columns import listed
 from gapcell.detect.events import EventTable, read_table
-from gapcell.detect.features import GAP, Encoder
-from gapcell.detect.heads import Tail, Targets, candidate_heads
+from gapcell.detect.heads import Targets
+from gapcell.detect.label_model import label_inputs
 from gapcell.detect.metrics import evaluate
 from gapcell.detect.model import Sequences, one_thread
 from gapcell.detect.model_file import load_state, save_state
-from gapcell.detect.options import FitOptions
 from gapcell.detect.reasons import reasons
 from gapcell.detect.refusals import TableError
-from gapcell.detect.results import Comparison, Detection, Progress, Split, Summary, silent
-from gapcell.detect.scoring import Scored, bands, score_events, score_table
-from gapcell.detect.state import Schema, State
-from gapcell.detect.times import MILLISECONDS, SECONDS, YMD, parse_times
-from gapcell.detect.training import Material, fit_predictor
+from gapcell.detect.results import Comparison, Detection, Progress, Summary, silent
+from gapcell.detect.scoring import Read, Scored, bands, decide, expected, parts_of
+from gapcell.detect.state import State
+from gapcell.detect.streams import streams_of
+from gapcell.detect.times import MILLISECONDS, SECONDS, YMD
 
 
 class Detector(State):
@@ -38,8 +39,9 @@ class Detector(State):
         schema = self.schema
         form = schema.time_form if schema.time_form in (SECONDS, MILLISECONDS, YMD) else None
         return read_table(
-            source, entity=schema.entity, time=schema.time, values=schema.columns, label=label, numbers_as=form
-        )
+            source, entity=(schema.entity, *schema.others), time=schema.time, values=schema.columns,
+            label=label or (schema.label if self.options.label_delay is not None else None), numbers_as=form,
+        )  # fmt: skip
 
     @one_thread()
     def score(self, table: EventTable, *, top: int = 20) -> Detection:
@@ -52,20 +54,19 @@ class Detector(State):
         Raises:
             TableError: when a column the detector was fitted on is missing or of another kind.
         """
-        self.check(table)
-        encoded = self.encoder.encode(table)
-        frame = self.frame(table, score_table(self.predictor, encoded, table, explained=True))
+        reads = self.reads(table)
+        frame = self.frame(table, self.explained(self.judge(table, reads), reads))
         highest = highest_alerts(frame, top)
         metrics = None
         if table.label is not None:
             test = frame["part"] == "test"
-            metrics = evaluate(frame["score"].filter(test), table.label.filter(test), self.options.budget)
+            metrics = evaluate(frame["score"].filter(test), table.label.filter(test), self.budget)
         return Detection(
             frame=frame,
             table=table,
             features=self.features,
             threshold=self.threshold,
-            budget=self.options.budget,
+            budget=self.budget,
             split=self.split,
             epochs=self.epochs,
             lengths=Summary.of(np.diff(table.starts).astype(float)),
@@ -73,9 +74,10 @@ class Detector(State):
             no_history=len(table.starts) - 1,
             unscored=frame["score"].null_count(),
             top=highest,
-            bands=self.bands(table, Sequences.of(encoded), highest["row"].to_list()),
+            bands=self.bands(table, reads[0], highest["row"].to_list()),
             metrics=metrics,
             notes=self.notes(frame),
+            candidates=self.candidates,
         )
 
     @one_thread()
@@ -86,6 +88,9 @@ class Detector(State):
             TableError: when no entity has events both before and in the test part.
         """
         self.check(table)
+        if self.labels is not None:
+            raise TableError("a supervised detector looks for what is labelled, not for injected anomalies: compare "
+                             "one that is not supervised")  # fmt: skip
         return compare(self, table, progress)
 
     def save(self, path: str | Path) -> None:
@@ -118,9 +123,80 @@ class Detector(State):
             if kind != column.kind:
                 raise TableError(f"column {column.name!r} is {kind} here and was {column.kind} when the detector was "
                                  "fitted: read the table with Detector.read")  # fmt: skip
-        if self.encoder.weekdays != (table.time.dtype != pl.Float64):
-            was, here = ("dates", "numbers of seconds") if self.encoder.weekdays else ("numbers of seconds", "dates")
+        others = set(self.schema.others) - set(table.others.columns)
+        if others:
+            raise TableError(f"the table is not grouped by {sorted(others)[0]!r}, which the detector was fitted on: read "
+                             "it with Detector.read")  # fmt: skip
+        if self.options.label_delay is not None and table.label is None:
+            raise TableError("the detector reads reports of labels, and the table has none: name the label column, "
+                             "empty where a label is not known yet")  # fmt: skip
+        if self.encoding.weekdays != (table.time.dtype != pl.Float64):
+            was, here = ("dates", "numbers of seconds") if self.encoding.weekdays else ("numbers of seconds", "dates")
             raise TableError(f"time column {table.reading.time!r} holds {here} where the detector was fitted on {was}")
+
+    def reads(self, table: EventTable, until: float = math.inf) -> tuple[Read, ...]:
+        """The streams of a table as this detector reads them, up to a moment.
+
+        Raises:
+            TableError: when a column the detector was fitted on is missing or of another kind.
+        """
+        self.check(table)
+        reads = []
+        for stream, model in zip(streams_of(table, self.options.label_delay), self.streams, strict=True):
+            encoded = model.encoding.encode(table, stream)
+            before = np.append(0, np.cumsum(stream.seconds < until))
+            end = stream.starts[:-1] + before[stream.starts[1:]] - before[stream.starts[:-1]]
+            reads.append(Read(stream, Sequences.of(encoded, stream.seconds), Targets.of(encoded), end))
+        return tuple(reads)
+
+    def parts(self, rows: int, reads: tuple[Read, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Own and population parts (rows, features) of all streams, and each stream's log odds (rows, streams)."""
+        found = [parts_of(model.predictor, read, rows) for model, read in zip(self.streams, reads, strict=True)]
+        own, population, odds = zip(*found, strict=True)
+        values = len(self.schema.columns)
+        for further in population[1:]:  # the population's view of a value is the same in every stream: it counts once
+            further[:, :values] = np.nan
+        for model, mine in zip(self.streams, own, strict=True):
+            for number, feature in enumerate(model.encoding.features):
+                if feature.kind == "reports":  # many reports are strange even where many were to be expected
+                    mine[:, number] = np.nan
+        everything = [np.hstack(own), np.hstack(population)]
+        for parts, maps in zip(everything, (self.own_maps, self.population_maps), strict=True):
+            for number, worth in enumerate(maps):
+                parts[:, number] = worth(parts[:, number])
+        return *everything, np.stack(odds, 1)
+
+    def label_inputs(self, table: EventTable, reads: tuple[Read, ...]) -> tuple[np.ndarray, Scored]:
+        """What the model of the labels reads of each event, (rows, K), and the scores without labels."""
+        own, population, odds = self.parts(len(table.codes), reads)
+        sequences, stream = reads[0].sequences, reads[0].stream
+        seen = np.zeros((len(table.codes), sequences.inputs.shape[1]))
+        at = stream.happens
+        seen[stream.row[at]] = torch.where(sequences.observed, sequences.inputs, 0)[torch.from_numpy(at)].numpy()
+        inputs = label_inputs(odds, np.concatenate([own, population], 1), seen)
+        return inputs, decide(own, population, self.scored)
+
+    def judge(self, table: EventTable, reads: tuple[Read, ...]) -> Scored:
+        """The score of every event that is read; by its label's probability where labels are learnt."""
+        if self.labels is None:
+            own, population, _ = self.parts(len(table.codes), reads)
+            return decide(own, population, self.scored)
+        inputs, scored = self.label_inputs(table, reads)
+        surprise = np.logaddexp(0.0, self.labels.log_odds(inputs))  # -log(1 - p)
+        return dataclasses.replace(scored, score=np.where(np.isnan(scored.score), np.nan, surprise))
+
+    def explained(self, scored: Scored, reads: tuple[Read, ...]) -> Scored:
+        """The same scores with what was expected of each event's deciding feature."""
+        found = np.full((len(scored.score), 2), np.nan)
+        first = 0
+        for model, read in zip(self.streams, reads, strict=True):
+            count = len(model.encoding.features)
+            inside = (scored.feature >= first) & (scored.feature < first + count)
+            wanted = np.where(inside, scored.feature - first, -1)
+            here = expected(model.predictor, read, wanted, scored.by_population)
+            found[inside] = here[inside]
+            first += count
+        return dataclasses.replace(scored, low=found[:, 0], high=found[:, 1])
 
     def frame(self, table: EventTable, scored: Scored) -> pl.DataFrame:
         """`Detection.frame`."""
@@ -135,24 +211,24 @@ class Detector(State):
             "part": pl.Series(self.split.parts(table.seconds).tolist(), dtype=pl.String),
             "history": table.earlier(),
             "feature": pl.Series(names[scored.feature].tolist(), dtype=pl.String),
-            "reason": reasons(table, self.encoder.features, features, scored),
+            "reason": reasons(table, tuple(f for m in self.streams for f in m.encoding.features), features, scored),
         }
         for number, feature in enumerate(features):
             columns[f"score_own_{feature.name}"] = pl.Series(scored.own[:, number]).fill_nan(None)
             columns[f"score_population_{feature.name}"] = pl.Series(scored.population[:, number]).fill_nan(None)
         return pl.DataFrame(columns)
 
-    def bands(self, table: EventTable, sequences: Sequences, rows: list[int]) -> pl.DataFrame:
+    def bands(self, table: EventTable, read: Read, rows: list[int]) -> pl.DataFrame:
         """`Detection.bands` for the entities of these rows."""
         codes = np.unique(table.codes[rows]) if rows else np.empty(0, dtype=np.int64)
-        found = bands(self.predictor, sequences, table.starts[codes], table.starts[codes + 1])
+        found = bands(self.predictor, read, codes)
         frame = pl.DataFrame({"row": pl.Series([], dtype=pl.Int64)})
         for number, ends in found.items():
-            spec = self.encoder.features[number]
+            spec = self.encoding.features[number]
             if spec.scaling is None:
                 continue
             columns = {
-                "row": table.order[ends[:, 0].astype(np.int64)],
+                "row": ends[:, 0].astype(np.int64),
                 f"low_{spec.name}": spec.scaling.backward(ends[:, 1]),
                 f"high_{spec.name}": spec.scaling.backward(ends[:, 2]),
             }
@@ -161,7 +237,7 @@ class Detector(State):
 
     def notes(self, frame: pl.DataFrame) -> tuple[str, ...]:
         """What should be said about the threshold and the alerts."""
-        budget, events = self.options.budget, self.threshold_events
+        budget, events = self.budget, self.threshold_events
         said = [
             f"the threshold leaves a share of {budget:g} of {events:,} held-out scores above it, which no fit has seen"
         ]
@@ -184,98 +260,3 @@ def highest_alerts(frame: pl.DataFrame, top: int) -> pl.DataFrame:
     alerts = frame.drop(parts).with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)).filter("alert")
     test = alerts.filter(pl.col("part") == "test")
     return (test if test.height else alerts).sort("score", descending=True, maintain_order=True).head(top)
-
-
-@one_thread()
-def fit(table: EventTable, options: FitOptions | None = None, *, progress: Progress = silent) -> Detector:
-    """Fit a detector on a table of events.
-
-    Time is cut into train | held-out | test. Scaling, categories, population and network see the training part; the
-    first half of the held-out events chooses the epoch and the families of the heads, and the second half, which chose
-    nothing, sets the threshold: the quantile of its scores that leaves the budget above it, and where they are too few
-    for that, their highest, but no less than -log(budget). Nothing is fitted on the test part. Events of the other
-    parts are scored and may alert too; `part` tells them apart.
-
-    Raises:
-        TableError: when there is too little to learn from, or `upper` or `lower` names no numeric feature.
-    """
-    options = options or FitOptions()
-    tails = choose_tails(table, options)
-    split = cut_time(table, options)
-    encoder = Encoder.fit(table, table.seconds < split.train_until, options.max_categories)
-    encoded = encoder.encode(table)
-    material = Material(
-        Sequences.of(encoded), Targets.of(encoded), table.seconds[table.order], table.starts, split,
-        encoder.features, candidate_heads(encoder.features, options.mixture_components),
-    )  # fmt: skip
-    check_enough(material, options)
-    predictor, fitted = fit_predictor(material, options, tails, progress)
-    until = material.ends(split.test_from)
-    scored = score_events(predictor, material.sequences, material.targets, table.starts[:-1], until)
-    held_out = scored.score[(material.seconds >= split.threshold_from) & (material.seconds < split.test_from)]
-    held_out = held_out[~np.isnan(held_out)]
-    progress("scores", 1, 1)
-    if held_out.size == 0:
-        raise TableError("no held-out event can be scored, so there is no threshold: leave more time between "
-                         "train_until and test_from")  # fmt: skip
-    threshold = float(np.quantile(held_out, 1 - options.budget, method="higher"))
-    if options.budget * held_out.size < 1:
-        threshold = max(threshold, -math.log(options.budget))
-    schema = Schema(table.reading.entity, table.reading.time, table.reading.time_form, table.reading.columns)
-    return Detector(schema, options, encoder, predictor, split, threshold, held_out.size, fitted.epochs)
-
-
-def choose_tails(table: EventTable, options: FitOptions) -> tuple[Tail, ...]:
-    """Which side of each feature is anomalous; the last feature is the time since the last event."""
-    numeric = [column.name for column in table.reading.columns if column.kind == "numeric"] + [GAP]
-    for option, names in (("upper", options.upper), ("lower", options.lower)):
-        for name in names:
-            if name not in numeric:
-                raise TableError(f"{option} names {name!r}, which is no numeric feature: there are {listed(numeric)}")
-    names = [column.name for column in table.reading.columns] + [GAP]
-    return tuple(
-        "upper" if name in options.upper else "lower" if name in options.lower else "two-sided" for name in names
-    )
-
-
-def cut_time(table: EventTable, options: FitOptions) -> Split:
-    """Where time is cut: at the stated times, or so that the parts have the stated shares of the events."""
-    seconds = np.sort(table.seconds)
-    if seconds[0] == seconds[-1]:
-        what = "holds a single event" if len(seconds) == 1 else "has all its events at one time"
-        raise TableError(f"the table {what}: a detector learns from earlier events and needs later ones")
-    train_until = seconds[int(options.train_share * len(seconds))]
-    test_from = seconds[min(math.ceil((1 - options.test_share) * len(seconds)), len(seconds) - 1)]
-    if options.train_until is not None:
-        train_until = moment_of(table, options.train_until, "train_until")
-    if options.test_from is not None:
-        test_from = moment_of(table, options.test_from, "test_from")
-    held_out = seconds[(seconds >= train_until) & (seconds < test_from)]
-    if held_out.size == 0 or seconds[0] >= train_until:
-        empty = "training" if seconds[0] >= train_until else "held-out"
-        raise TableError(f"the {empty} part is empty: no event lies there in time column {table.reading.time!r}; "
-                         "choose train_until and test_from (or the shares) so that each part has events")  # fmt: skip
-    middle = float(held_out[len(held_out) // 2])
-    if middle == held_out[0]:  # one time has most of them: all of them choose, and those after it set the threshold
-        later = held_out[held_out > middle]
-        middle = float(later[0]) if later.size else middle
-    return Split(float(train_until), middle, float(test_from))
-
-
-def moment_of(table: EventTable, time: str | float, name: str) -> float:
-    """A time given as an option, in seconds as the table has them."""
-    if isinstance(time, str):
-        if table.time.dtype == pl.Float64:
-            raise TableError(f"{name} (={time!r}) is a date, but time column {table.reading.time!r} holds seconds")
-        return float(parse_times(pl.Series(name, [time])).seconds[0])
-    return float(time)
-
-
-def check_enough(material: Material, options: FitOptions) -> None:
-    """Refuse a table in which no entity has enough events to learn from."""
-    counts = material.ends(material.split.train_until) - material.starts[:-1]
-    if counts.max(initial=0) < options.min_events:
-        raise TableError(
-            f"no entity has {options.min_events} events in the training part, the most is {counts.max(initial=0)}: "
-            "lower min_events or give a longer table"
-        )

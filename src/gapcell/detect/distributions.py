@@ -28,6 +28,11 @@ def mixture(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return F.log_softmax(weight, -1), loc, F.softplus(scale) + LEAST_SCALE
 
 
+def zero_inflated(parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Logit (...) of the probability of zero, and the mixture's parameters (..., 3 K), from (..., 1 + 3 K)."""
+    return parameters[..., 0], parameters[..., 1:]
+
+
 def student_t_log_density(parameters: Tensor, z: Tensor) -> Tensor:
     """Log density at z (...) of a Student t with parameters (..., 3)."""
     loc, scale, freedom = student_t(parameters)
@@ -50,6 +55,24 @@ def mixture_log_tails(parameters: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     return torch.logsumexp(below, -1), torch.logsumexp(above, -1)
 
 
+def zero_inflated_log_density(parameters: Tensor, z: Tensor, zero: float) -> Tensor:
+    """Log probability at z = `zero`, and log density at all other z (...), of a mixture with a probability of zero."""
+    logit, rest = zero_inflated(parameters)
+    return torch.where(z == zero, F.logsigmoid(logit), F.logsigmoid(-logit) + mixture_log_density(rest, z))
+
+
+def zero_inflated_log_tails(parameters: Tensor, z: Tensor, zero: float) -> tuple[Tensor, Tensor]:
+    """Log P(Z <= z) and log P(Z >= z), each (...), of a number that is zero or comes from a mixture above it."""
+    logit, rest = zero_inflated(parameters)
+    below, above = mixture_log_tails(rest, z)
+    some, none = F.logsigmoid(-logit), F.logsigmoid(logit)
+    everything = torch.zeros_like(below)
+    return (
+        torch.where(z <= zero, none, torch.logaddexp(none, some + below)),
+        torch.where(z <= zero, everything, some + above),
+    )
+
+
 def student_t_log_tails(parameters: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """Log P(Z <= z) and log P(Z >= z) of a Student t, each (...)."""
     loc, scale, freedom = (part.double().numpy() for part in student_t(parameters))
@@ -66,14 +89,15 @@ def log_far_tail(u: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     Where x is small, so that the beta function would underflow, its hypergeometric series in logarithms
     (Abramowitz and Stegun 26.5.4 and 26.7.1) takes over.
     """
+    u, freedom = np.broadcast_arrays(u, freedom)
     a, b = freedom / 2, 0.5
     log_x = np.log(freedom) - np.logaddexp(np.log(freedom), 2 * np.log(np.maximum(u, 1e-300)))
     x = np.exp(log_x)
-    with np.errstate(divide="ignore"):
-        direct = np.log(special.betainc(a, b, x))
-    small = np.minimum(x, SERIES_BELOW)
-    series = (
-        a * log_x + b * np.log1p(-small) - np.log(a) - special.betaln(a, b)
-        + np.log(special.hyp2f1(a + b, 1.0, a + 1.0, small))
-    )  # fmt: skip
-    return np.where(x < SERIES_BELOW, series, direct) - math.log(2)
+    small = x < SERIES_BELOW
+    far = np.empty(x.shape)
+    far[~small] = np.log(special.betainc(a[~small], b, x[~small]))
+    a, x, log_x = a[small], x[small], log_x[small]
+    far[small] = (
+        a * log_x + b * np.log1p(-x) - np.log(a) - special.betaln(a, b) + np.log(special.hyp2f1(a + b, 1.0, a + 1.0, x))
+    )
+    return far - math.log(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,9 @@ from gapcell.detect.times import Times, parse_times
 GAP = "time_since_last"
 """The name of the feature that is made of the times."""
 
+REPORTS = "recent_reports"
+"""The name of the feature that is made of the labels that have become known."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -38,6 +41,7 @@ class Reading:
         rows: number of events.
         entities: number of entities.
         entity: name of the entity column.
+        others: names of the further key columns, by which the same events are grouped once more.
         time: name of the time column.
         time_form: how the times were read, in words, such as "dates written YYYYMMDD".
         has_hours: True when the hour of the day of the times means something.
@@ -60,6 +64,7 @@ class Reading:
     label: str | None
     guessed: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
+    others: tuple[str, ...] = ()
 
     def sentences(self) -> list[str]:
         """What was read, guessed and left out, each a sentence without a full stop."""
@@ -68,6 +73,7 @@ class Reading:
         said = [
             f"{self.rows:,} events of {self.entities:,} entities read from {self.source}",
             f"entity: {self.entity}{guessed['entity']}",
+            *(f"also grouped by {name}" for name in self.others),
             f"time: {self.time}{guessed['time']}, read as {self.time_form}",
             f"features{guessed['values']}: {features or 'none but the time since the last event'}",
         ]
@@ -95,6 +101,7 @@ class EventTable:
         codes: (rows,) int64, the entity's number, in the order of first appearance.
         order: (rows,) int64, the rows sorted by entity number, then time, then place in the file.
         starts: (entities + 1,) int64, where in `order` each entity begins.
+        others: (rows, further keys) String, the further keys; null where an event has none.
     """
 
     reading: Reading
@@ -106,6 +113,7 @@ class EventTable:
     codes: np.ndarray
     order: np.ndarray
     starts: np.ndarray
+    others: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     def rows_of(self, code: int) -> np.ndarray:
         """Rows of the entity with this number, in time order: (events,) int64."""
@@ -129,7 +137,7 @@ class EventTable:
 def read_table(
     source: str | Path | pl.DataFrame,
     *,
-    entity: str | None = None,
+    entity: str | Sequence[str] | None = None,
     time: str | None = None,
     values: Sequence[str | Column] | None = None,
     label: str | None = None,
@@ -141,7 +149,9 @@ def read_table(
 
     Args:
         source: a .csv, .tsv, .txt or .parquet file, or a polars frame.
-        entity: the column that says whose event it is; guessed by name when None.
+        entity: the column that says whose event it is; guessed by name when None. Several, such as
+            ("customer", "terminal"), group the same events by each; the first is the entity, and the others may be
+            empty where an event has none.
         time: the column that says when; guessed by type and name when None.
         values: the columns to use as features, a `Column` where its kind is to be forced; all usable ones when None.
         label: a boolean or 0/1 column, null where unknown; never guessed, and never used as a feature.
@@ -155,12 +165,14 @@ def read_table(
     name = "a frame" if isinstance(source, pl.DataFrame) else str(source)
     if frame.height == 0:
         raise TableError(f"{name} holds no events: at least one row was expected")
+    entity, *others = [entity] if entity is None or isinstance(entity, str) else list(entity) or [None]
     guessed = tuple(role for role, given in (("entity", entity), ("time", time), ("values", values)) if given is None)
     entity, time = named_or_guessed(frame, entity, time, label)
     labels = None if label is None else as_boolean(frame[label], "label")
     entities = entity_column(frame[entity])
     times = parse_times(frame[time], numbers_as)
-    roles = {entity, time, label}
+    roles = {entity, time, label, *others}
+    keys = other_keys(frame, others, (entity, time, label))
     if values is None:
         columns, left_out = guess_values(frame, roles, labels)
         refuse_featureless(columns, left_out)
@@ -170,7 +182,21 @@ def read_table(
     if len(columns) > MOST_FEATURES:
         raise TableError(f"{len(columns)} columns could be features: name at most {MOST_FEATURES} (values=, --value)")
     features = frame.select(as_kind(frame[column.name], column.kind).alias(column.name) for column in columns)
-    return assemble(name, entities, times, features, labels, (time, columns, guessed, left_out))
+    return assemble(name, entities, times, features, labels, (time, columns, guessed, left_out), keys)
+
+
+def other_keys(frame: pl.DataFrame, others: Sequence[str], taken: tuple[str | None, ...]) -> pl.DataFrame:
+    """The further keys as text, null where empty; each must be there, and be no other role's column."""
+    for number, key in enumerate(others):
+        require(frame, key, "entity")
+        if key in (*taken, *others[:number]):
+            raise TableError(f"column {key!r} is named twice among entity, time and label: each needs its own")
+        if frame[key].dtype.is_nested() or frame[key].dtype in (pl.Binary, pl.Object):
+            raise TableError(f"entity column {key!r} holds {frame[key].dtype}: text or numbers were expected")
+    keys = frame.select(
+        (pl.col(key).fill_nan(None) if frame[key].dtype.is_float() else pl.col(key)).cast(pl.String) for key in others
+    )
+    return keys.with_columns(pl.when(pl.all().str.strip_chars() != "").then(pl.all()))
 
 
 def named_or_guessed(frame: pl.DataFrame, entity: str | None, time: str | None, label: str | None) -> tuple[str, str]:
@@ -188,9 +214,12 @@ def named_or_guessed(frame: pl.DataFrame, entity: str | None, time: str | None, 
 
 
 def refuse_reserved(columns: tuple[Column, ...]) -> None:
-    """Refuse a column with the name of the feature that is made of the times."""
-    if any(column.name == GAP for column in columns):
-        raise TableError(f"column {GAP!r} has the name of the feature made of the times: rename it or leave it out")
+    """Refuse a column with the name of a feature that is made here."""
+    for name, source in ((GAP, "times"), (REPORTS, "labels")):
+        if any(column.name == name for column in columns):
+            raise TableError(
+                f"column {name!r} has the name of the feature made of the {source}: rename it or leave it out"
+            )
 
 
 def entity_column(column: pl.Series) -> pl.Series:
@@ -266,18 +295,18 @@ def assemble(
     values: pl.DataFrame,
     labels: pl.Series | None,
     read: tuple[str, tuple[Column, ...], tuple[str, ...], tuple[tuple[str, str], ...]],
+    others: pl.DataFrame | None = None,
 ) -> EventTable:
     """Number the entities and sort each one's events by time."""
-    keys = entities.cast(pl.String).alias("key").to_frame()
-    numbers = keys.unique(maintain_order=True).with_row_index("code")
-    codes = keys.join(numbers, on="key", how="left", maintain_order="left")["code"].to_numpy().astype(np.int64)
+    others = pl.DataFrame() if others is None else others
+    codes = numbered(entities)
     order = np.lexsort((times.seconds, codes))  # stable, so equal times keep the order of the file
-    starts = np.searchsorted(codes[order], np.arange(numbers.height + 1))
+    starts = np.searchsorted(codes[order], np.arange(codes.max() + 2))
     time, columns, guessed, left_out = read
     reading = Reading(
         source=source,
         rows=len(codes),
-        entities=numbers.height,
+        entities=len(starts) - 1,
         entity=entities.name,
         time=time,
         time_form=times.form,
@@ -287,18 +316,37 @@ def assemble(
         label=None if labels is None else labels.name,
         guessed=guessed,
         left_out=left_out,
+        others=tuple(others.columns),
     )
-    return EventTable(reading, entities, times.shown, times.seconds, values, labels, codes, order, starts)
+    return EventTable(reading, entities, times.shown, times.seconds, values, labels, codes, order, starts, others)
 
 
-def rebuild(table: EventTable, *, entity: pl.Series, seconds: np.ndarray, values: pl.DataFrame) -> EventTable:
-    """A table of other events with the columns of this one, without labels.
+def numbered(keys: pl.Series) -> np.ndarray:
+    """Keys (rows,) as numbers in the order of their first appearance, -1 where null: int64."""
+    column = keys.cast(pl.String).alias("key").to_frame()
+    numbers = column.drop_nulls().unique(maintain_order=True).with_row_index("code")
+    codes = column.join(numbers, on="key", how="left", maintain_order="left")["code"]
+    return codes.cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def rebuild(
+    table: EventTable,
+    *,
+    entity: pl.Series,
+    seconds: np.ndarray,
+    values: pl.DataFrame,
+    others: pl.DataFrame,
+    label: pl.Series | None,
+) -> EventTable:
+    """A table of other events with the columns of this one.
 
     Args:
         table: whose columns and sort of times are kept.
         entity: (rows,) of the new events.
         seconds: (rows,) float64.
         values: (rows, features).
+        others: (rows, further keys).
+        label: (rows,) Boolean, or None.
     """
     reading = table.reading
     if table.time.dtype == pl.Float64:
@@ -306,7 +354,7 @@ def rebuild(table: EventTable, *, entity: pl.Series, seconds: np.ndarray, values
     else:
         shown = pl.Series(table.time.name, np.round(seconds * 1e6).astype(np.int64)).cast(table.time.dtype)
     times = Times(shown, seconds, reading.time_form, reading.has_hours)
-    return assemble(reading.source, entity, times, values, None, (reading.time, reading.columns, (), ()))
+    return assemble(reading.source, entity, times, values, label, (reading.time, reading.columns, (), ()), others)
 
 
 def load_cdnow() -> EventTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ import numpy as np
 import polars as pl
 
 from gapcell.detect.columns import Column
-from gapcell.detect.events import GAP, EventTable
+from gapcell.detect.events import GAP, REPORTS, EventTable
+from gapcell.detect.moments import running_moments
+from gapcell.detect.streams import Stream
 
 OTHER = "other"
 FARTHEST_INPUT = 10.0  # spreads; an input further out says no more, and would saturate the gates
@@ -17,6 +20,7 @@ SHORTEST_USUAL = 0.01  # quantile of the training gaps that counts as the shorte
 SMALLEST_UNIT = 1e-12
 LARGEST = 1e300  # a scaled amount; keeps the overflow of a quotient finite
 FARTHEST_LOG = 600.0  # its exponential, times any unit, is finite
+LEAST_ZEROS = 0.1  # share of zeros in the training part from which on they get a probability of their own
 QUARTILES_TO_DEVIATION = 1.349  # the interquartile range of a standard normal
 
 
@@ -79,16 +83,23 @@ class FeatureSpec:
     """How one feature is encoded.
 
     Attributes:
-        name: the column's name, or "time_since_last".
-        kind: "numeric", "categorical", "boolean" or "gap".
-        scaling: for a numeric feature or the gap.
+        name: the column's name, "time_since_last" or "recent_reports".
+        kind: "numeric", "categorical", "boolean", "gap" or "reports".
+        scaling: for a numeric feature, the gap or reports.
         categories: for a categorical feature those of the training part, commonest first, without "other".
+        zeros: True for a number that never is negative and often zero, so that zero has a probability of its own.
     """
 
     name: str
     kind: str
     scaling: Scaling | None = None
     categories: tuple[str, ...] = ()
+    zeros: bool = False
+
+    @property
+    def zero(self) -> float | None:
+        """The scaled value of zero where it has a probability of its own."""
+        return float(self.scaling.forward(np.zeros(1))[0]) if self.zeros and self.scaling is not None else None
 
     @property
     def channels(self) -> int:
@@ -98,14 +109,16 @@ class FeatureSpec:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Events as numbers, sorted by entity and time as `EventTable.order` is.
+    """The places of a stream as numbers, sorted as they are.
 
     Attributes:
-        inputs: (rows, channels) float32, what the network reads; 0 where missing.
-        observed: (rows, channels) bool, True where an input is there.
-        value: (rows, features) float64, what is predicted: scaled value, category's number, or 0/1; NaN where missing.
+        inputs: (places, channels) float32, what the network reads; 0 where missing.
+        observed: (places, channels) bool, True where an input is there.
+        value: (places, features) float64, what is predicted: scaled value, category's number, or 0/1; NaN where
+            missing, and for a report.
         below: the same with numbers half a step down before they are scaled.
         above: likewise half a step up.
+        moments: (places, M) float32, what the numbers of the series were like up to here.
     """
 
     inputs: np.ndarray
@@ -113,34 +126,54 @@ class Encoded:
     value: np.ndarray
     below: np.ndarray
     above: np.ndarray
+    moments: np.ndarray
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """How a table becomes inputs and targets.
+class Encoding:
+    """How a stream of a table becomes inputs and targets.
 
     Inputs are the features' values, each channel masked where missing, one presence flag a feature, and, always
-    observed, the hour of the day (where times have hours) and the day of the week (where there is a calendar).
+    observed, the hour of the day (where times have hours), the day of the week (where there is a calendar), and, where
+    labels are read, whether it is a report and the time since the place before.
     """
 
     features: tuple[FeatureSpec, ...]
     hours: bool
     weekdays: bool
+    reports: bool = False
 
     @classmethod
-    def fit(cls, table: EventTable, training: np.ndarray, most_categories: int) -> Encoder:
-        """Fit on the rows of a table where `training` (rows,) bool is True."""
-        gaps = table.since_last()
-        known = training & ~np.isnan(gaps)
+    def fit(cls, table: EventTable, stream: Stream, train_until: float, most_categories: int) -> Encoding:
+        """Fit on the rows and places of a stream before `train_until`."""
+        training = table.seconds < train_until
+        past = stream.seconds < train_until
+        gaps = stream.since_last()[past]
         features = [fit_feature(column, table.values[column.name], training, most_categories)
                     for column in table.reading.columns]  # fmt: skip
-        features.append(FeatureSpec(GAP, "gap", Scaling.fit(gaps[known], logarithmic=True)))
-        return cls(tuple(features), table.reading.has_hours, table.time.dtype != pl.Float64)
+        features.append(FeatureSpec(GAP, "gap", Scaling.fit(gaps[~np.isnan(gaps)], logarithmic=True)))
+        reports = stream.half_life is not None
+        if reports:
+            count = stream.recent_reports()[past]
+            scaling = dataclasses.replace(Scaling.fit(count[count > 0]), step=0.0)  # what fades has no least step
+            features.append(FeatureSpec(REPORTS, "reports", scaling, zeros=True))
+        return cls(tuple(features), table.reading.has_hours, table.time.dtype != pl.Float64, reports)
+
+    @property
+    def gap(self) -> Scaling:
+        """The scaling of the time since the last event."""
+        return next(f.scaling for f in self.features if f.kind == "gap" and f.scaling is not None)
 
     @property
     def channels(self) -> int:
         """Input channels."""
-        return sum(f.channels for f in self.features) + len(self.features) + 2 * self.hours + 2 * self.weekdays
+        always = 2 * (self.hours + self.weekdays + self.reports)
+        return sum(f.channels for f in self.features) + len(self.features) + always
+
+    @property
+    def remembered(self) -> list[int]:
+        """The numbers of the features whose running moments the network reads."""
+        return [number for number, feature in enumerate(self.features) if feature.kind in ("numeric", "gap")]
 
     @property
     def flags(self) -> slice:
@@ -148,39 +181,53 @@ class Encoder:
         first = sum(feature.channels for feature in self.features)
         return slice(first, first + len(self.features))
 
-    def encode(self, table: EventTable) -> Encoded:
-        """Inputs, their mask, and targets of every event of a table."""
-        gaps = table.since_last()
-        columns = {f.name: gaps if f.kind == "gap" else numbers_of(f, table.values[f.name]) for f in self.features}
-        targets = [target_of(f, columns[f.name], 0.0) for f in self.features]
+    def encode(self, table: EventTable, stream: Stream) -> Encoded:
+        """Inputs, their mask, and targets of every place of a stream."""
+        columns = [self.numbers(feature, table, stream) for feature in self.features]
+        targets = [target_of(f, numbers, 0.0) for f, numbers in zip(self.features, columns, strict=True)]
         inputs, observed = [], []
         for feature, target in zip(self.features, targets, strict=True):
             there = ~np.isnan(target)
             near = np.clip(np.where(there, target, 0.0), -FARTHEST_INPUT, FARTHEST_INPUT)[:, None]
             inputs.append(one_hot(target, feature.channels) if feature.kind == "categorical" else near)
             observed.append(np.repeat(there[:, None], feature.channels, 1))
-        inputs += [(~np.isnan(target)).astype(float)[:, None] for target in targets]  # presence flags
+        inputs += [(~np.isnan(target)).astype(np.float32)[:, None] for target in targets]  # presence flags
         if self.hours:
-            inputs.append(circle(table.seconds, 86_400))
+            inputs.append(circle(stream.seconds, 86_400))
         if self.weekdays:
-            inputs.append(circle(np.floor(table.seconds / 86_400), 7))
-        always = np.ones((len(gaps), self.channels - sum(f.channels for f in self.features)), dtype=bool)
-        order = table.order
-        return Encoded(
-            np.hstack(inputs).astype(np.float32)[order],
-            np.hstack([*observed, always])[order],
-            *(
-                np.stack([target_of(f, columns[f.name], shift) for f in self.features], 1)[order]
-                for shift in (0.0, -0.5, 0.5)
-            ),
+            inputs.append(circle(np.floor(stream.seconds / 86_400), 7))
+        if self.reports:
+            inputs += [stream.report.astype(np.float32)[:, None], self.gap.forward(stream.waited())[:, None]]
+        always = np.ones((len(stream.row), self.channels - sum(f.channels for f in self.features)), dtype=bool)
+        below, above = (
+            np.stack([target_of(f, n, shift) for f, n in zip(self.features, columns, strict=True)], 1)
+            for shift in (-0.5, 0.5)
         )
+        return Encoded(
+            np.hstack(inputs, dtype=np.float32, casting="same_kind"),
+            np.hstack([*observed, always]),
+            np.stack(targets, 1),
+            below,
+            above,
+            running_moments(np.stack([targets[number] for number in self.remembered], 1), stream.starts),
+        )
+
+    def numbers(self, feature: FeatureSpec, table: EventTable, stream: Stream) -> np.ndarray:
+        """A feature at each place in its own unit, float64 (places,), NaN where missing and for reports."""
+        if feature.kind == "gap":
+            return stream.since_last()
+        if feature.kind == "reports":
+            return stream.recent_reports()
+        return np.where(stream.report, np.nan, numbers_of(feature, table.values[feature.name])[stream.row])
 
 
 def fit_feature(column: Column, values: pl.Series, training: np.ndarray, most_categories: int) -> FeatureSpec:
     """Scale or list one column on the training rows."""
     known = values.filter(pl.Series(training)).drop_nulls()
     if column.kind == "numeric":
-        return FeatureSpec(column.name, "numeric", Scaling.fit(known.to_numpy()))
+        numbers = known.to_numpy()
+        zeros = len(numbers) > 0 and float(numbers.min()) == 0 and float((numbers == 0).mean()) >= LEAST_ZEROS
+        return FeatureSpec(column.name, "numeric", Scaling.fit(numbers), zeros=zeros)
     if column.kind == "boolean":
         return FeatureSpec(column.name, "boolean")
     counts = known.value_counts().sort(["count", column.name], descending=[True, False])  # ties by name: one order
@@ -197,10 +244,14 @@ def numbers_of(feature: FeatureSpec, values: pl.Series) -> np.ndarray:
 
 
 def target_of(feature: FeatureSpec, numbers: np.ndarray, shift: float) -> np.ndarray:
-    """What is to be predicted of a feature, moved by `shift` steps before it is scaled; NaN where missing."""
+    """What is to be predicted of a feature, moved by `shift` steps before it is scaled; NaN where missing.
+
+    A zero with a probability of its own is not moved.
+    """
     if feature.scaling is None:
         return numbers
-    return feature.scaling.forward(numbers + shift * feature.scaling.step)
+    moved = numbers + shift * feature.scaling.step
+    return feature.scaling.forward(np.where(numbers == 0, 0.0, moved) if feature.zeros else moved)
 
 
 def one_hot(codes: np.ndarray, size: int) -> np.ndarray:

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from gapcell.detect import distributions
 from gapcell.detect.features import Encoded, FeatureSpec
 
-Family = Literal["student-t", "mixture", "categorical", "bernoulli"]
+Family = Literal["student-t", "mixture", "zero-inflated", "categorical", "bernoulli"]
 Tail = Literal["two-sided", "upper", "lower"]
+NUMERIC: tuple[Family, ...] = ("student-t", "mixture", "zero-inflated")
 HALVINGS = 40  # of the interval in which a quantile of a mixture lies
 REACH = 10.0  # standard deviations beyond the outermost component; no quantile of interest lies further out
 
@@ -26,12 +27,19 @@ class Head:
     """A distribution of one feature, and where its parameters stand among all parameters of a prediction.
 
     Heads are independent: none reads another's feature, so that an odd value cannot explain another one away.
+
+    Attributes:
+        feature: its number.
+        family: the distribution.
+        start, stop: where its parameters stand.
+        zero: the scaled value of zero, for the family "zero-inflated".
     """
 
     feature: int
     family: Family
     start: int
     stop: int
+    zero: float = math.nan
 
     def of(self, parameters: Tensor) -> Tensor:
         """This head's own parameters: (..., size) of (..., all)."""
@@ -65,13 +73,16 @@ class Targets:
 def candidate_heads(features: Sequence[FeatureSpec], components: int) -> tuple[Head, ...]:
     """Every head that is trained; for a numeric feature both families, of which held-out events choose one.
 
-    The time since the last event is always a mixture, because its likelihood needs the probability that a gap still
+    A number that often is zero has a probability of zero beside its mixture, and no other family: a density has no
+    say about a value that repeats. The time since the last event is always a mixture, because its likelihood needs the probability that a gap still
     open when training ends grows longer yet.
     """
     heads: list[Head] = []
     for number, feature in enumerate(features):
         sizes: dict[Family, int]
-        if feature.kind == "numeric":
+        if feature.zeros:
+            sizes = {"zero-inflated": 1 + 3 * components}
+        elif feature.kind == "numeric":
             sizes = {"student-t": 3, "mixture": 3 * components}
         elif feature.kind == "gap":
             sizes = {"mixture": 3 * components}
@@ -81,7 +92,8 @@ def candidate_heads(features: Sequence[FeatureSpec], components: int) -> tuple[H
             sizes = {"bernoulli": 1}
         for family, size in sizes.items():
             start = heads[-1].stop if heads else 0
-            heads.append(Head(number, family, start, start + size))
+            zero = math.nan if feature.zero is None else feature.zero
+            heads.append(Head(number, family, start, start + size, zero))
     return tuple(heads)
 
 
@@ -93,6 +105,8 @@ def log_likelihood(head: Head, parameters: Tensor, value: Tensor) -> Tensor:
         likelihood = distributions.student_t_log_density(parameters, value)
     elif head.family == "mixture":
         likelihood = distributions.mixture_log_density(parameters, value)
+    elif head.family == "zero-inflated":
+        likelihood = distributions.zero_inflated_log_density(parameters, value, head.zero)
     elif head.family == "bernoulli":
         likelihood = -F.binary_cross_entropy_with_logits(parameters[..., 0], value, reduction="none")
     else:
@@ -114,7 +128,7 @@ def surprise(head: Head, parameters: Tensor, targets: Targets, tail: Tail) -> Te
     """
     value = targets.value[..., head.feature]
     known = ~torch.isnan(value)
-    if head.family in ("student-t", "mixture"):
+    if head.family in NUMERIC:
         below = torch.where(known, targets.below[..., head.feature], 0)
         above = torch.where(known, targets.above[..., head.feature], 0)
         log_p = log_tail(head, parameters, below, above, tail)
@@ -125,12 +139,20 @@ def surprise(head: Head, parameters: Tensor, targets: Targets, tail: Tail) -> Te
 
 def log_tail(head: Head, parameters: Tensor, below: Tensor, above: Tensor, tail: Tail) -> Tensor:
     """Log probability of a number at least as extreme."""
-    tails = distributions.student_t_log_tails if head.family == "student-t" else distributions.mixture_log_tails
     if tail == "upper":
-        return tails(parameters, below)[1]
+        return log_tails(head, parameters, below)[1]
     if tail == "lower":
-        return tails(parameters, above)[0]
-    return math.log(2) + torch.minimum(tails(parameters, above)[0], tails(parameters, below)[1])
+        return log_tails(head, parameters, above)[0]
+    return math.log(2) + torch.minimum(log_tails(head, parameters, above)[0], log_tails(head, parameters, below)[1])
+
+
+def log_tails(head: Head, parameters: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Log P(Z <= z) and log P(Z >= z) of a number, each (...)."""
+    if head.family == "student-t":
+        return distributions.student_t_log_tails(parameters, z)
+    if head.family == "mixture":
+        return distributions.mixture_log_tails(parameters, z)
+    return distributions.zero_inflated_log_tails(parameters, z, head.zero)
 
 
 def log_probabilities(head: Head, parameters: Tensor) -> Tensor:
@@ -152,6 +174,16 @@ def quantile(head: Head, parameters: Tensor, probability: float) -> Tensor:
     if head.family == "student-t":
         loc, scale, freedom = distributions.student_t(parameters)
         return loc + scale * torch.as_tensor(special.stdtrit(freedom.numpy(), probability), dtype=loc.dtype)
+    if head.family == "zero-inflated":
+        none = torch.sigmoid(parameters[..., 0])
+        rest = ((probability - none) / (1 - none)).clamp(min=0)
+        found = mixture_quantile(parameters[..., 1:], rest)
+        return torch.where(none >= probability, torch.full_like(found, head.zero), found.clamp(min=head.zero))
+    return mixture_quantile(parameters, torch.as_tensor(probability, dtype=parameters.dtype))
+
+
+def mixture_quantile(parameters: Tensor, probability: Tensor) -> Tensor:
+    """The value (...) below which a mixture with parameters (..., 3 K) falls with this probability, by halving."""
     weight, loc, scale = distributions.mixture(parameters)
     low, high = (loc - REACH * scale).amin(-1), (loc + REACH * scale).amax(-1)
     for _ in range(HALVINGS):

@@ -67,7 +67,13 @@ def inject(table: EventTable, split: Split, rapid: float, seed: int) -> Injected
     index = np.concatenate([owner, source])
     seconds = np.concatenate([table.seconds, table.seconds[anchor] + rapid * (1 + np.arange(len(anchor)) % BURST)])
     values = pl.DataFrame([pl.concat([old, old.gather(source)]) for old in values])
-    injected = rebuild(table, entity=table.entity.gather(index), seconds=seconds, values=values)
+    there = np.append(np.arange(len(owner)), source)  # where it happened stays, only whose it is changes
+    others = table.others.select(pl.all().gather(there))
+    unlabelled = pl.Series([False] * len(source), dtype=pl.Boolean)
+    label = None if table.label is None else pl.concat([table.label, unlabelled.alias(table.label.name)])
+    injected = rebuild(
+        table, entity=table.entity.gather(index), seconds=seconds, values=values, others=others, label=label
+    )
     return Injected(
         injected,
         np.append(kind, np.full(len(source), "burst", dtype=object)),

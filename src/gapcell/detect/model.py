@@ -1,4 +1,4 @@
-"""The network: a causal masked ConvLSTM over windows of events that predicts every event from those before it."""
+"""The network: an encoder that reads an entity's events, and the heads' parameters that it predicts for the next."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gapcell.detect.encoders import Calendar, encoder_of
 from gapcell.detect.features import Encoded
 from gapcell.detect.heads import Head
+from gapcell.detect.options import EncoderName
 from gapcell.detect.series import Chunks, batches, gather, segments
-from gapcell.torch import ConvLSTM1d
 
 EVENTS_AT_ONCE = 32_768  # of a batch to be scored, padding counted
 LONGEST_SEGMENT_IN_WINDOWS = 512  # a longer series is scored piece by piece, its state carried
+WINDOW_OF_STEPS = 8  # events that an encoder without windows counts as one when series are cut
 
 
 @contextmanager
@@ -36,80 +38,158 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """What the network reads, sorted by entity and time: inputs (rows, channels) and their mask, bool."""
+    """What the network reads, sorted by series and time.
+
+    Attributes:
+        inputs: (places, channels) float32.
+        observed: (places, channels) bool, their mask.
+        seconds: (places,) float64.
+        moments: (places, M) float32, what the numbers were like so far.
+    """
 
     inputs: Tensor
     observed: Tensor
+    seconds: Tensor
+    moments: Tensor
 
     @classmethod
-    def of(cls, encoded: Encoded) -> Sequences:
-        """The inputs of encoded events with their mask."""
-        return cls(torch.from_numpy(encoded.inputs), torch.from_numpy(encoded.observed))
+    def of(cls, encoded: Encoded, seconds: np.ndarray) -> Sequences:
+        """The inputs of encoded places with their mask."""
+        return cls(*map(torch.from_numpy, (encoded.inputs, encoded.observed, seconds, encoded.moments)))
 
-    @classmethod
-    def without_mask(cls, encoded: Encoded, flags: slice) -> Sequences:
+    def without_mask(self, flags: slice) -> Sequences:
         """The usual advice, x * mask: zeros where missing, and neither mask nor presence flags to tell."""
-        kept = np.delete(encoded.inputs * encoded.observed, flags, axis=1)
-        return cls(torch.from_numpy(kept), torch.ones(kept.shape, dtype=torch.bool))
+        kept = np.delete(torch.where(self.observed, self.inputs, 0).numpy(), flags, axis=1)
+        return Sequences(torch.from_numpy(kept), torch.ones(kept.shape, dtype=torch.bool), self.seconds, self.moments)
+
+
+class Readout(nn.Module):
+    """Predicts the parameters of every head from a hidden state.
+
+    Args:
+        hidden_size: channels F of the hidden state.
+        size: of all heads' parameters together.
+    """
+
+    def __init__(self, hidden_size: int, size: int) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.zeros(hidden_size))
+        self.hidden = nn.Linear(hidden_size, hidden_size)
+        self.parameters_of_heads = nn.Linear(hidden_size, size)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Parameters (..., all) from the hidden state (..., F)."""
+        return self.parameters_of_heads(F.silu(self.hidden(state)))
+
+
+class LabelHead(nn.Module):
+    """The log odds of an event's label, from the history before it and from the event itself.
+
+    Args:
+        hidden_size: channels F of the hidden state.
+        channels: input channels C.
+    """
+
+    def __init__(self, hidden_size: int, channels: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(hidden_size + channels, hidden_size)
+        self.odds = nn.Linear(hidden_size, 1)
+
+    def forward(self, before: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Log odds (...) from the state (..., F) before the event and the event x (..., C) under its mask."""
+        seen = torch.where(mask, x, 0).to(before.dtype)
+        return self.odds(F.silu(self.hidden(torch.cat([before, seen], -1)))).squeeze(-1)
 
 
 class Network(nn.Module):
-    """Predicts the parameters of every head for every event from the entity's earlier events.
+    """Predicts the parameters of every head for every event from the series' earlier places.
 
-    The hidden state after event e predicts event e + 1; a learnt start predicts the first event. With a kernel as long
-    as the window, the prediction reads each of the last `window` events directly, and older ones through the state.
+    The hidden state after place e, and the running moments up to it, predict the event at e + 1; a learnt start
+    predicts the first. F below counts both.
 
     Args:
         channels: input channels C.
+        moments: numbers M that say what the series was like so far.
         hidden_size: channels F of the hidden state.
         window: events a recurrent step.
         heads: what is predicted.
+        encoder: what carries the history; any but "none".
+        hours: True where times have hours.
+        labels: True for a head that predicts labels.
     """
 
-    def __init__(self, channels: int, hidden_size: int, window: int, heads: Sequence[Head]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        moments: int,
+        hidden_size: int,
+        window: int,
+        heads: Sequence[Head],
+        encoder: EncoderName = "convlstm",
+        *,
+        hours: bool = True,
+        labels: bool = False,
+    ) -> None:
         super().__init__()
-        self.window = window
-        self.cell = ConvLSTM1d(channels, hidden_size, window, window=window, causal=True)
-        self.start = nn.Parameter(torch.zeros(hidden_size))
-        self.hidden = nn.Linear(hidden_size, hidden_size)
-        self.parameters_of_heads = nn.Linear(hidden_size, heads[-1].stop)
+        self.name = encoder
+        self.encoder = encoder_of(encoder, channels, hidden_size, window, hours=hours)
+        self.window = window if encoder.startswith("conv") else WINDOW_OF_STEPS
+        self.readout = Readout(hidden_size + moments, heads[-1].stop)
+        self.label_head = LabelHead(hidden_size + moments, channels) if labels else None
 
     @torch.no_grad()
     def begin_at(self, population: Tensor) -> None:
         """Start as the population: every prediction near these parameters (all,), whatever the history."""
-        self.parameters_of_heads.bias.copy_(population)
-        self.parameters_of_heads.weight.mul_(0.1)
+        self.readout.parameters_of_heads.bias.copy_(population)
+        self.readout.parameters_of_heads.weight.mul_(0.1)
 
-    def predict(self, state: Tensor) -> Tensor:
-        """Parameters (..., all) from the hidden state (..., F)."""
-        return self.parameters_of_heads(F.silu(self.hidden(state)))
+    def states(self, sequences: Sequences, places: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden states (N, S + 1, F) before each of the places (N, S), and after the last."""
+        output, _ = self.read(sequences, places, None, lengths)
+        return torch.cat([self.readout.start.expand(len(places), 1, -1), output], 1)
 
-    def forward(self, x: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """Parameters (N, S + 1, all) of events 0..S from x (N, S, C), each predicted from the events before it."""
-        output, _ = self.cell(x, mask=mask, lengths=lengths)
-        return self.predict(torch.cat([self.start.expand(len(x), 1, -1), output], 1))
+    def read(self, sequences: Sequences, places: Tensor, carried: object, lengths: Tensor) -> tuple[Tensor, object]:
+        """States (N, S, F) after each of the places (N, S), and what to go on from."""
+        output, carried = self.encoder(
+            sequences.inputs[places], carried, sequences.observed[places], lengths, sequences.seconds[places]
+        )
+        return torch.cat([output, sequences.moments[places]], -1), carried
+
+    def forward(self, sequences: Sequences, places: Tensor, lengths: Tensor) -> Tensor:
+        """Parameters (N, S + 1, all) for the places (N, S) and the one after, each predicted from the places before."""
+        return self.readout(self.states(sequences, places, lengths))
+
+
+def in_double(network: Network) -> Network:
+    """The same network, its recurrent layer in float32 and all else in float64, as scores are made."""
+    network.readout.double()
+    if isinstance(network.encoder, Calendar):
+        network.encoder.mix.double()
+    if network.label_head is not None:
+        network.label_head.double()
+    return network
 
 
 @torch.no_grad()
-def predictions(
+def states_before(
     network: Network, sequences: Sequences, begin: np.ndarray, end: np.ndarray
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Predict every event of the series [begin, end): yields places (events,) and parameters (events, all).
+    """The hidden state before every place of the series [begin, end): yields places (n,) and states (n, F).
 
-    In the network's own type, series by series of similar length, long ones piece by piece with the state carried, so
-    that memory is bounded and the result is that of the whole.
+    Series by series of similar length, long ones piece by piece with the state carried where the encoder can, so that
+    memory is bounded and the result is that of the whole.
     """
-    kind = network.start.dtype
     everything = Chunks(begin, begin, end, np.ones(len(begin), dtype=bool))
+    longest = LONGEST_SEGMENT_IN_WINDOWS * network.window
+    if isinstance(network.encoder, Calendar):
+        longest = int((end - begin).max(initial=1))
+    start = network.readout.start.to(sequences.inputs.dtype)
     for group in batches(everything, EVENTS_AT_ONCE):
         carried = None
-        before = network.start.expand(len(group), 1, -1)
-        for low, high in segments(begin[group], end[group], LONGEST_SEGMENT_IN_WINDOWS * network.window):
+        before = start.expand(len(group), 1, -1)
+        for low, high in segments(begin[group], end[group], longest):
             places, there = gather(low, high)
-            lengths = torch.from_numpy(high - low)
-            output, carried = network.cell(
-                sequences.inputs[places].to(kind), carried, mask=sequences.observed[places], lengths=lengths
-            )
+            output, carried = network.read(sequences, places, carried, torch.from_numpy(high - low))
             state = torch.cat([before, output], 1)
-            yield places[there], network.predict(state[:, :-1][there])
+            yield places[there], state[:, :-1][there]
             before = state[:, -1:]

@@ -10,30 +10,38 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from gapcell.detect.columns import MOST_FEATURES, Column
-from gapcell.detect.features import GAP, Encoder, FeatureSpec, Scaling
-from gapcell.detect.heads import Head, candidate_heads
-from gapcell.detect.model import Network
-from gapcell.detect.options import FitOptions
+from gapcell.detect.events import GAP, REPORTS
+from gapcell.detect.features import Encoding, FeatureSpec, Scaling
+from gapcell.detect.heads import Head, Tail, candidate_heads
+from gapcell.detect.label_model import LabelModel
+from gapcell.detect.model import Network, in_double
+from gapcell.detect.moments import MOMENTS
+from gapcell.detect.options import ENCODERS, FitOptions
 from gapcell.detect.refusals import ModelError
-from gapcell.detect.results import Epoch, Split
+from gapcell.detect.results import Candidate, Epoch, Split
 from gapcell.detect.scoring import Predictor
-from gapcell.detect.state import Schema, State
+from gapcell.detect.state import Schema, State, StreamModel
+from gapcell.detect.tail_map import LEVELS, TailMap
 from gapcell.files import replacing
 
-FORMAT, VERSION = "gapcell detector", 1
+FORMAT, VERSION = "gapcell detector", 2
 DESCRIPTION, WEIGHTS = "detector.json", "detector.safetensors"
 LARGEST_DESCRIPTION = 16_000_000  # bytes
-POPULATION = "population"
+POPULATION, NETWORK, LABELS = "population", "network", "labels"
+MOST_STREAMS = 16
+MOST_NAMES = MOST_STREAMS * (MOST_FEATURES + 2)
+CANDIDATE = (("stream", str), ("encoder", str), ("held_out", float), ("chosen", bool))
 
 
 def save_state(detector: State, folder: Path) -> None:
@@ -43,8 +51,15 @@ def save_state(detector: State, folder: Path) -> None:
         OSError: when the folder cannot be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.float().contiguous() for name, tensor in detector.predictor.network.state_dict().items()}
-    weights = save({**tensors, POPULATION: detector.predictor.population.float()})
+    tensors = {}
+    for number, model in enumerate(detector.streams):
+        tensors[f"{number}.{POPULATION}"] = model.predictor.population
+        if model.predictor.network is not None:
+            state = model.predictor.network.state_dict()
+            tensors |= {f"{number}.{NETWORK}.{name}": tensor for name, tensor in state.items()}
+    if detector.labels is not None:
+        tensors |= {f"{LABELS}.{name}": tensor for name, tensor in detector.labels.state_dict().items()}
+    weights = save({name: tensor.float().contiguous() for name, tensor in tensors.items()})
     with replacing(folder / WEIGHTS) as path:
         path.write_bytes(weights)
     text = json.dumps(describe(detector, weights), indent=1, allow_nan=False, ensure_ascii=False)
@@ -54,21 +69,30 @@ def save_state(detector: State, folder: Path) -> None:
 
 def describe(detector: State, weights: bytes) -> dict[str, Any]:
     """Everything but the tensors, as JSON has it."""
-    predictor = detector.predictor
     return {
         "format": FORMAT,
         "version": VERSION,
         "sha256": hashlib.sha256(weights).hexdigest(),
         "schema": asdict(detector.schema),
         "options": asdict(detector.options),
-        "encoder": asdict(detector.encoder),
-        "own": [head.family for head in predictor.own],
-        "population": [head.family for head in predictor.common],
-        "tails": list(predictor.tails),
+        "streams": [
+            {
+                "encoding": asdict(model.encoding),
+                "encoder": "none" if model.predictor.network is None else model.predictor.network.name,
+                "own": [head.family for head in model.predictor.own],
+                "population": [head.family for head in model.predictor.common],
+                "tails": list(model.predictor.tails),
+                "epochs": [asdict(epoch) for epoch in model.epochs],
+            }
+            for model in detector.streams
+        ],
+        "own_maps": [asdict(worth) for worth in detector.own_maps],
+        "population_maps": [asdict(worth) for worth in detector.population_maps],
         "split": asdict(detector.split),
         "threshold": detector.threshold,
         "threshold_events": detector.threshold_events,
-        "epochs": [asdict(epoch) for epoch in detector.epochs],
+        "budget": detector.budget,
+        "candidates": [asdict(candidate) for candidate in detector.candidates],
     }
 
 
@@ -140,29 +164,127 @@ def load_state(folder: Path) -> State:
         raise ModelError(f"{description} is of version {version}, and this gapcell reads version {VERSION}: "
                          "fit the detector again or install the gapcell that wrote it")  # fmt: skip
     options = read_options(reader.inner("options"))
-    encoder = read_encoder(reader.inner("encoder"), options)
-    schema = read_schema(reader.inner("schema"), encoder)
-    heads = candidate_heads(encoder.features, options.mixture_components)
-    count = len(encoder.features)
-    tails = reader.list("tails", str, count)
-    if len(tails) != count or not set(tails) <= {"two-sided", "upper", "lower"}:
-        reader.refuse("names no tail for each feature")
-    own, common = (read_families(reader, name, heads, count) for name in ("own", POPULATION))
-    network, population = read_weights(folder / WEIGHTS, reader.value("sha256", str), encoder, options, heads)
+    schema = read_schema(reader.inner("schema"))
+    items = reader.items("streams", MOST_STREAMS)
+    if len(items) != 1 + len(schema.others):
+        reader.refuse("has not one stream for each key")
+    shapes = [read_stream(item, options, schema) for item in items]
+    tensors = read_weights(folder / WEIGHTS, reader.value("sha256", str), wanted_of(shapes, options, schema))
     split = reader.inner("split")
+    features = sum(len(shape.encoding.features) for shape in shapes)
     return State(
         schema=schema,
         options=options,
-        encoder=encoder,
-        predictor=Predictor(network, population, own, common, tuple(tails)),
+        streams=tuple(filled(shape, tensors, number, options) for number, shape in enumerate(shapes)),
+        own_maps=read_maps(reader, "own_maps", features),
+        population_maps=read_maps(reader, "population_maps", features),
+        labels=label_model_of(tensors),
         split=Split(*(split.value(name, float) for name in ("train_until", "threshold_from", "test_from"))),
         threshold=reader.value("threshold", float),
         threshold_events=reader.value("threshold_events", int),
-        epochs=tuple(
-            Epoch(epoch.value("epoch", int), epoch.value("train", float), epoch.value("held_out", float))
-            for epoch in reader.items("epochs", 10_000)
+        budget=reader.positive("budget"),
+        candidates=tuple(
+            Candidate(*(item.value(*wanted) for wanted in CANDIDATE))
+            for item in reader.items("candidates", MOST_STREAMS * len(ENCODERS))
         ),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """A stream as the description has it, its numbers still to be filled in."""
+
+    encoding: Encoding
+    encoder: str
+    heads: tuple[Head, ...]
+    own: tuple[Head, ...]
+    common: tuple[Head, ...]
+    tails: tuple[Tail, ...]
+    epochs: tuple[Epoch, ...]
+
+    def network(self, options: FitOptions) -> Network | None:
+        """The network of this shape, without numbers."""
+        if self.encoder == "none":
+            return None
+        with torch.device("meta"):
+            return Network(
+                self.encoding.channels, MOMENTS * len(self.encoding.remembered), options.hidden_size, options.window,
+                self.heads, self.encoder, hours=self.encoding.hours, labels=options.supervised,  # pyrefly: ignore
+            )  # fmt: skip
+
+
+def read_stream(reader: Reader, options: FitOptions, schema: Schema) -> Shape:
+    """What the description says of one stream."""
+    encoding = read_encoding(reader.inner("encoding"), options, schema)
+    heads = candidate_heads(encoding.features, options.mixture_components)
+    count = len(encoding.features)
+    tails = reader.list("tails", str, count)
+    if len(tails) != count or not set(tails) <= {"two-sided", "upper", "lower"}:
+        reader.refuse("names no tail for each feature")
+    encoder = reader.choice("encoder", ENCODERS)
+    own = () if encoder == "none" else read_families(reader, "own", heads, count)
+    epochs = tuple(
+        Epoch(epoch.value("epoch", int), epoch.value("train", float), epoch.value("held_out", float))
+        for epoch in reader.items("epochs", 10_000)
+    )
+    common = read_families(reader, POPULATION, heads, count)
+    return Shape(encoding, encoder, heads, own, common, tuple(tails), epochs)
+
+
+def read_maps(reader: Reader, name: str, features: int) -> tuple[TailMap, ...]:
+    """What the parts are worth: lines that rise."""
+    maps = []
+    for item in reader.items(name, features):
+        stated, came = (tuple(item.list(ends, float, len(LEVELS) + 1)) for ends in ("stated", "came"))
+        rising = all(np.isfinite(ends).all() and (np.diff(ends) > 0).all() for ends in (stated, came))
+        if len(stated) != len(came) or not stated or stated[0] != 0 or came[0] != 0 or not rising:
+            item.refuse("does not rise from 0")
+        maps.append(TailMap(stated, came, item.positive("slope")))
+    if len(maps) != features:
+        reader.refuse(f"has no {name!r} for each feature")
+    return tuple(maps)
+
+
+def wanted_of(shapes: list[Shape], options: FitOptions, schema: Schema) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors."""
+    wanted = {}
+    for number, shape in enumerate(shapes):
+        wanted[f"{number}.{POPULATION}"] = (shape.heads[-1].stop,)
+        network = shape.network(options)
+        if network is not None:
+            state = network.state_dict()
+            wanted |= {f"{number}.{NETWORK}.{name}": tuple(tensor.shape) for name, tensor in state.items()}
+    if options.supervised:
+        parts = 2 * sum(len(shape.encoding.features) for shape in shapes)
+        inputs = 2 * (len(shapes) + parts) + shapes[0].encoding.channels
+        state = LabelModel(inputs).state_dict()
+        wanted |= {f"{LABELS}.{name}": tuple(tensor.shape) for name, tensor in state.items()}
+    return wanted
+
+
+def filled(shape: Shape, tensors: dict[str, Tensor], number: int, options: FitOptions) -> StreamModel:
+    """The model of a stream, of checked tensors."""
+    network = shape.network(options)
+    if network is not None:
+        network.load_state_dict(under(tensors, f"{number}.{NETWORK}."), assign=True)
+        in_double(network.eval().requires_grad_(requires_grad=False))
+    predictor = Predictor(network, tensors[f"{number}.{POPULATION}"].double(), shape.own, shape.common, shape.tails)
+    return StreamModel(shape.encoding, predictor, shape.epochs)
+
+
+def label_model_of(tensors: dict[str, Tensor]) -> LabelModel | None:
+    """The model of the labels, of checked tensors."""
+    own = under(tensors, f"{LABELS}.")
+    if not own:
+        return None
+    model = LabelModel(len(own["centre"]))
+    model.load_state_dict(own)
+    return model.double().eval().requires_grad_(requires_grad=False)
+
+
+def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def read(path: Path, most: int) -> bytes:
@@ -194,8 +316,8 @@ def read_options(reader: Reader) -> FitOptions:
     given = dict(reader.contents)
     if set(given) != set(FitOptions.names()):
         reader.refuse("are not the options this version knows")
-    for name in ("upper", "lower"):
-        given[name] = tuple(reader.list(name, str, MOST_FEATURES + 1))
+    for name in ("upper", "lower", "unscored"):
+        given[name] = tuple(reader.list(name, str, MOST_NAMES))
     for name in ("train_until", "test_from"):
         if given[name] is not None and type(given[name]) not in (str, int, float):
             reader.refuse(f"have {name} that is no time")
@@ -205,13 +327,13 @@ def read_options(reader: Reader) -> FitOptions:
         reader.refuse(f"are out of range: {error}")
 
 
-def read_encoder(reader: Reader, options: FitOptions) -> Encoder:
+def read_encoding(reader: Reader, options: FitOptions, schema: Schema) -> Encoding:
     """Scaling and categories."""
     features = []
-    for item in reader.items("features", MOST_FEATURES + 1):
-        kind = item.choice("kind", ("numeric", "categorical", "boolean", "gap"))
+    for item in reader.items("features", MOST_FEATURES + 2):
+        kind = item.choice("kind", ("numeric", "categorical", "boolean", "gap", "reports"))
         scaling = None
-        if kind in ("numeric", "gap"):
+        if kind in ("numeric", "gap", "reports"):
             inner = item.inner("scaling")
             scaling = Scaling(
                 inner.value("logarithmic", bool), inner.positive("unit"), inner.value("centre", float),
@@ -220,22 +342,26 @@ def read_encoder(reader: Reader, options: FitOptions) -> Encoder:
             if scaling.logarithmic != (kind == "gap"):
                 inner.refuse("does not suit its feature")
         categories = tuple(item.list("categories", str, options.max_categories if kind == "categorical" else 0))
-        features.append(FeatureSpec(item.value("name", str), kind, scaling, categories))
-    if not features or [f.name for f in features if f.kind == "gap"] != [GAP] or features[-1].name != GAP:
-        reader.refuse(f"does not end in {GAP!r}")
-    return Encoder(tuple(features), reader.value("hours", bool), reader.value("weekdays", bool))
+        zeros = item.value("zeros", bool)
+        features.append(FeatureSpec(item.value("name", str), kind, scaling, categories, zeros and scaling is not None))
+    reports = options.label_delay is not None
+    wanted = [(column.name, column.kind) for column in schema.columns] + [(GAP, "gap")]
+    wanted += [(REPORTS, "reports")] if reports else []
+    if [(feature.name, feature.kind) for feature in features] != wanted or reader.value("reports", bool) != reports:
+        reader.refuse("does not have the columns of the schema")
+    return Encoding(tuple(features), reader.value("hours", bool), reader.value("weekdays", bool), reports)
 
 
-def read_schema(reader: Reader, encoder: Encoder) -> Schema:
-    """The columns, which must be those of the encoder."""
+def read_schema(reader: Reader) -> Schema:
+    """The columns."""
     columns = tuple(
         Column(item.value("name", str), item.choice("kind", ("numeric", "categorical", "boolean")))  # pyrefly: ignore
         for item in reader.items("columns", MOST_FEATURES)
     )
-    if [(c.name, c.kind) for c in columns] != [(f.name, f.kind) for f in encoder.features[:-1]]:
-        reader.refuse("does not have the columns of the encoder")
     entity, time, form = (reader.value(name, str) for name in ("entity", "time", "time_form"))
-    return Schema(entity, time, form, columns)
+    others = tuple(reader.list("others", str, MOST_STREAMS - 1))
+    label = None if reader.contents.get("label") is None else reader.value("label", str)
+    return Schema(entity, time, form, columns, others, label)
 
 
 def read_families(reader: Reader, name: str, heads: tuple[Head, ...], count: int) -> tuple[Head, ...]:
@@ -249,15 +375,9 @@ def read_families(reader: Reader, name: str, heads: tuple[Head, ...], count: int
     return found
 
 
-def read_weights(
-    path: Path, checksum: str, encoder: Encoder, options: FitOptions, heads: tuple[Head, ...]
-) -> tuple[Network, Tensor]:
-    """The network and the population, after a check of checksum, names, shapes, types and values."""
-    with torch.device("meta"):
-        network = Network(encoder.channels, options.hidden_size, options.window, heads)
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    wanted[POPULATION] = (heads[-1].stop,)
-    contents = read(path, 4 * sum(int(math.prod(shape)) for shape in wanted.values()) + 100_000)
+def read_weights(path: Path, checksum: str, wanted: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors, after a check of checksum, names, shapes, types and values."""
+    contents = read(path, 4 * sum(int(math.prod(shape)) for shape in wanted.values()) + 200 * len(wanted) + 100_000)
     if hashlib.sha256(contents).hexdigest() != checksum:
         raise ModelError(f"{path} is damaged or another detector's: its checksum is not the one in {DESCRIPTION}")
     try:
@@ -268,6 +388,4 @@ def read_weights(
         raise ModelError(f"{path} does not fit {DESCRIPTION}: names or shapes of its tensors differ")
     if any(tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise ModelError(f"{path} is damaged: it holds numbers that are not finite float32")
-    population = tensors.pop(POPULATION).double()
-    network.load_state_dict(tensors, assign=True)
-    return network.double().eval().requires_grad_(requires_grad=False), population
+    return tensors

@@ -27,7 +27,8 @@ def reasons(
         features: the same features as scored.
         scored: in the order of the table.
     """
-    values = {spec.name: table.since_last() if spec.kind == "gap" else table.values[spec.name] for spec in specs}
+    values = {spec.name: table.since_last() if spec.kind == "gap" else table.values[spec.name] for spec in specs
+              if spec.kind != "reports"}  # fmt: skip
     history = table.earlier()
     reason = np.full(len(history), "", dtype=object)
     for number, (spec, feature) in enumerate(zip(specs, features, strict=True)):

@@ -14,7 +14,7 @@ Part = Literal["train", "held-out", "test"]
 
 
 class Progress(Protocol):
-    """Who is told how far the work is: stages "population", "network", "scores", "baselines", then "report"."""
+    """Who is told how far the work is: stages "population", "encoders", "network", "labels", "scores", "report"."""
 
     def __call__(self, stage: str, done: int, total: int, message: str = "") -> None:
         """Take note that `done` of `total` are done; the message says how it goes."""
@@ -27,14 +27,19 @@ def silent(stage: str, done: int, total: int, message: str = "") -> None:
 
 @dataclass(frozen=True)
 class Feature:
-    """A scored feature: a column of the table, or the time since the entity's last event.
+    """A scored feature: a column of the table, or the time since the entity's last event, in one of the streams.
 
     Attributes:
-        name: its name; the time since the last event is called "time_since_last".
-        kind: "numeric", "categorical", "boolean" or "gap".
+        name: its name; the time since the last event is called "time_since_last". In a further stream "_by_" and the
+            stream's key are put behind it.
+        kind: "numeric", "categorical", "boolean", "gap" or "reports".
         tail: "two-sided", "upper" or "lower".
-        family: the chosen head of the entity's own prediction: "student-t", "mixture", "categorical" or "bernoulli".
+        family: the chosen head of the entity's own prediction: "student-t", "mixture", "zero-inflated", "categorical"
+            or "bernoulli"; "none" where no history is used.
         population_family: likewise of the population's.
+        column: the name without the key.
+        stream: the key of a further stream; None in that of the entities.
+        scored: False where it is read but has no say in the score.
     """
 
     name: str
@@ -42,6 +47,9 @@ class Feature:
     tail: str
     family: str
     population_family: str
+    column: str = ""
+    stream: str | None = None
+    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,24 @@ class Epoch:
     epoch: int
     train: float
     held_out: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An encoder that was tried on a stream.
+
+    Attributes:
+        stream: the column that says whose event it is.
+        encoder: its name.
+        held_out: mean negative log-likelihood of a feature of the held-out events, or of their labels where labels
+            are learnt; after a fifth of the epochs, and after all of them for the one that was trained on.
+        chosen: True for the one that is used.
+    """
+
+    stream: str
+    encoder: str
+    held_out: float
+    chosen: bool
 
 
 @dataclass(frozen=True)
@@ -163,6 +189,7 @@ class Detection:
         metrics: on the test part, when there is a label; else None.
         comparison: injected anomalies, when asked for; else None (`dataclasses.replace` puts it in).
         notes: what else should be said, each one sentence.
+        candidates: the encoders that were tried.
     """
 
     frame: pl.DataFrame
@@ -181,6 +208,7 @@ class Detection:
     metrics: Metrics | None = None
     comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
     def history(self, row: int) -> pl.DataFrame:
         """The whole series of the entity that `row` belongs to, in time order.

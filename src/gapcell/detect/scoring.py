@@ -1,45 +1,49 @@
 r"""How far out every event lies, against the entity's own prediction and against the population's.
 
-A part is one feature judged by one of the two: s = -log p, with p the probability of something at least as extreme. An
-event's score is the largest of its m parts, put on the scale of one part by Sidak's correction,
+A part is one feature of one stream judged by one of the two: s = -log p, with p the probability of something at least
+as extreme. An event's score is the largest of its m parts, put on the scale of one part by Sidak's correction,
 
     score = -log(1 - (1 - exp(-max s))^m),
 
-so that an event with many features is not suspicious for having many (m is 2 for each feature that is there). Under a
-perfect model a score above x would come with probability at most about exp(-x); how far the model is from perfect is
-what the threshold, a quantile of held-out scores, takes care of. No part is calibrated by itself.
+so that an event with many features is not suspicious for having many. Under a perfect model a score above x would come
+with probability at most about exp(-x); how far the model is from perfect is what the threshold, a quantile of held-out
+scores, takes care of. No part is calibrated by itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gapcell.detect.events import EventTable
-from gapcell.detect.features import Encoded
-from gapcell.detect.heads import Head, Tail, Targets, log_probabilities, quantile, surprise
-from gapcell.detect.model import Network, Sequences, predictions
+from gapcell.detect.heads import NUMERIC, Head, Tail, Targets, log_probabilities, quantile, surprise
+from gapcell.detect.model import Network, Sequences, states_before
+from gapcell.detect.streams import Stream
 
 LOW, HIGH = 0.05, 0.95  # what lies between is called expected
 FAR = 30.0  # beyond it 1 - (1 - p)^m is m p to double precision
+ROWS_AT_ONCE = 65_536  # of the population's parts
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """The network and the population, in float64 so that a score does not depend on what is scored beside it.
+    """The network and the population of one stream.
+
+    The encoder runs in float32 and the heads in float64. With the compiled kernel an event's score does not depend on
+    what is scored beside it; without it, it does in the last digits of float32.
 
     Attributes:
-        network: in float64 and evaluation mode.
+        network: in evaluation mode; None where the population alone predicts.
+        own: the chosen head of each feature, in the order of the features; empty without a network.
         population: (all,) float64, the population's parameters.
-        own: the chosen head of each feature, in the order of the features.
-        common: likewise of the population.
+        common: the chosen head of each feature for the population.
         tails: which side of each feature is anomalous.
     """
 
-    network: Network
+    network: Network | None
     population: Tensor
     own: tuple[Head, ...]
     common: tuple[Head, ...]
@@ -48,7 +52,7 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Scores of events, sorted as they were given; F features.
+    """Scores of events, F features.
 
     Attributes:
         own: (rows, F) parts against the entity's own prediction, NaN where the feature is missing.
@@ -57,7 +61,7 @@ class Scored:
         feature: (rows,) int64, the feature that decided, -1 where there is none.
         by_population: (rows,) bool, True where it was the population that decided.
         low: (rows,) for a number the lower end of what was expected of the deciding feature, scaled; for a category
-            the number of the one expected most.
+            the number of the one expected most; NaN unless asked for.
         high: (rows,) the upper end; for a category the probability of the one expected most.
     """
 
@@ -68,6 +72,28 @@ class Scored:
     by_population: np.ndarray
     low: np.ndarray
     high: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A stream as a predictor reads it.
+
+    Attributes:
+        stream: its places.
+        sequences: what the network reads.
+        targets: what came.
+        until: (series,) one past the last place to be read of each series.
+    """
+
+    stream: Stream
+    sequences: Sequences
+    targets: Targets
+    until: np.ndarray
+
+    @property
+    def begin(self) -> np.ndarray:
+        """(series,) the first place of each series."""
+        return self.stream.starts[:-1]
 
 
 def combine(parts: np.ndarray) -> np.ndarray:
@@ -81,104 +107,131 @@ def combine(parts: np.ndarray) -> np.ndarray:
     return np.where(largest >= 0, np.maximum(score, 0.0), np.nan)
 
 
-def score_events(
-    predictor: Predictor,
-    sequences: Sequences,
-    targets: Targets,
-    begin: np.ndarray,
-    end: np.ndarray,
-    *,
-    explained: bool = False,
-) -> Scored:
-    """Score the events of the series [begin, end); the rows of events outside of them stay unscored.
+def parts_of(predictor: Predictor, read: Read, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every event's parts against its own prediction and the population's, (rows, features), and its log odds (rows,).
+
+    NaN where a feature is missing, and for events that are not read or in no such stream. Own parts all are NaN without
+    a network, and so are the log odds of the label where no labels were learnt.
+    """
+    features = len(predictor.common)
+    own, population = np.full((rows, features), np.nan), np.full((rows, features), np.nan)
+    odds = np.full(rows, np.nan)
+    network = predictor.network
+    for places, states in event_states(predictor, read):
+        row = read.stream.row[places]
+        parameters = readout(predictor, states)
+        own[row] = surprises(predictor.own, parameters, read.targets.at(places), predictor.tails)
+        if network is not None and network.label_head is not None:
+            seen = read.sequences.inputs[places], read.sequences.observed[places]
+            with torch.no_grad():
+                odds[row] = network.label_head(states.double(), *seen).numpy()
+    for places in events_read(read):
+        alike = predictor.population.expand(len(places), -1)
+        found = surprises(predictor.common, alike, read.targets.at(places), predictor.tails)
+        population[read.stream.row[places]] = found
+    return own, population, odds
+
+
+def event_states(predictor: Predictor, read: Read) -> Iterator[tuple[Tensor, Tensor]]:
+    """The state before every event that is read: yields places (events,) and states (events, F); nothing without one."""
+    if predictor.network is None:
+        return
+    happens = torch.from_numpy(~read.stream.report)
+    for places, states in states_before(predictor.network, read.sequences, read.begin, read.until):
+        events = happens[places]
+        yield places[events], states[events]
+
+
+@torch.no_grad()
+def readout(predictor: Predictor, states: Tensor) -> Tensor:
+    """Parameters (events, all) float64 from states (events, F)."""
+    return states.double() if predictor.network is None else predictor.network.readout(states.double())
+
+
+def predictions(predictor: Predictor, read: Read) -> Iterator[tuple[Tensor, Tensor]]:
+    """Predict every event that is read: yields places (events,) and parameters (events, all) float64."""
+    for places, states in event_states(predictor, read):
+        yield places, readout(predictor, states)
+
+
+def events_read(read: Read) -> Iterator[Tensor]:
+    """The places of the events that are read, in pieces."""
+    length = np.diff(read.stream.starts)
+    reached = np.arange(len(read.stream.row)) < np.repeat(read.until, length)
+    places = torch.from_numpy(np.flatnonzero(reached & ~read.stream.report))
+    yield from torch.split(places, ROWS_AT_ONCE)
+
+
+def decide(own: np.ndarray, population: np.ndarray, scores: np.ndarray) -> Scored:
+    """Combine parts (rows, F) into the scores; only features that are True in `scores` (F,) have a say."""
+    rows, features = own.shape
+    both = np.concatenate([np.where(scores, own, np.nan), np.where(scores, population, np.nan)], 1)
+    best = np.argmax(np.where(np.isnan(both), -np.inf, both), 1)
+    known = ~np.isnan(both).all(1)
+    nothing = np.full(rows, np.nan)
+    return Scored(
+        own, population, combine(both), np.where(known, best % features, -1), known & (best >= features),
+        nothing, nothing.copy(),
+    )  # fmt: skip
+
+
+def expected(predictor: Predictor, read: Read, features: np.ndarray, by_population: np.ndarray) -> np.ndarray:
+    """What was expected of one feature of each event: (rows, 2), `Scored.low` and `Scored.high`.
 
     Args:
-        predictor: the fitted network and population.
-        sequences: what the network reads, of all rows.
-        targets: what came, of all rows.
-        begin: (series,) first event of each series.
-        end: (series,) one past its last.
-        explained: also find what was expected (`low` and `high` are NaN otherwise).
+        predictor: of the stream.
+        read: the stream; only what is read of it is looked at.
+        features: (rows,) the number of the feature in this stream, -1 for none.
+        by_population: (rows,) True where it is the population's expectation.
     """
-    rows, features = targets.value.shape
-    own = np.full((rows, features), np.nan)
-    population = parts(predictor.common, predictor.population.expand(rows, -1), targets, predictor.tails).numpy()
-    deciding = np.full(rows, -1)
-    by_population = np.zeros(rows, dtype=bool)
-    low, high = np.full(rows, np.nan), np.full(rows, np.nan)
-    for places, parameters in predictions(predictor.network, sequences, begin, end):
-        at = places.numpy()
-        own[at] = parts(predictor.own, parameters, targets.at(places), predictor.tails).numpy()
-        both = np.concatenate([own[at], population[at]], 1)
-        best = np.argmax(np.where(np.isnan(both), -np.inf, both), 1)
-        known = ~np.isnan(both).all(1)
-        deciding[at] = np.where(known, best % features, -1)
-        by_population[at] = known & (best >= features)
-        if explained:
-            low[at], high[at] = expected(predictor, parameters, deciding[at], by_population[at])
-    reached = deciding >= 0
-    population[~reached] = np.nan
-    return Scored(own, population, combine(np.concatenate([own, population], 1)), deciding, by_population, low, high)
+    found = np.full((len(features), 2), np.nan)
+    for number, head in enumerate(predictor.common):
+        at = np.flatnonzero((features == number) & by_population)
+        if at.size:
+            found[at] = np.stack(band(head, head.of(predictor.population)), -1)
+    for places, parameters in predictions(predictor, read):
+        row = read.stream.row[places]
+        for number, head in enumerate(predictor.own):
+            those = (features[row] == number) & ~by_population[row]
+            if those.any():
+                found[row[those]] = np.stack(band(head, head.of(parameters)[torch.from_numpy(those)]), -1)
+    return found
 
 
-def score_table(predictor: Predictor, encoded: Encoded, table: EventTable, *, explained: bool = False) -> Scored:
-    """Score every event of a table from its encoding; the scores are in the order of the table."""
-    scored = score_events(
-        predictor, Sequences.of(encoded), Targets.of(encoded), table.starts[:-1], table.starts[1:], explained=explained
-    )
-    return unsorted(scored, table.order)
-
-
-def unsorted(scored: Scored, order: np.ndarray) -> Scored:
-    """Scores sorted by entity and time, put back in the order of the table."""
-    return Scored(*(in_table_order(getattr(scored, name), order) for name in Scored.__dataclass_fields__))
-
-
-def in_table_order(values: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Values (rows, ...) sorted by entity and time, put back in the order of the table."""
-    back = np.empty_like(values)
-    back[order] = values
-    return back
-
-
-def parts(heads: tuple[Head, ...], parameters: Tensor, targets: Targets, tails: tuple[Tail, ...]) -> Tensor:
+def surprises(heads: tuple[Head, ...], parameters: Tensor, targets: Targets, tails: tuple[Tail, ...]) -> np.ndarray:
     """Every feature's part: (events, F), NaN where missing."""
     return torch.stack(
         [surprise(head, head.of(parameters), targets, tail) for head, tail in zip(heads, tails, strict=True)], -1
-    )
-
-
-def expected(
-    predictor: Predictor, parameters: Tensor, deciding: np.ndarray, by_population: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What was expected of each event's deciding feature: `Scored.low` and `Scored.high`."""
-    low, high = np.full(len(deciding), np.nan), np.full(len(deciding), np.nan)
-    for heads, common in ((predictor.own, False), (predictor.common, True)):
-        for number, head in enumerate(heads):
-            at = np.flatnonzero((deciding == number) & (by_population == common))
-            if at.size == 0:
-                continue
-            if common:
-                low[at], high[at] = band(head, head.of(predictor.population))
-            else:
-                low[at], high[at] = band(head, head.of(parameters)[torch.from_numpy(at)])
-    return low, high
+    ).numpy()
 
 
 def band(head: Head, parameters: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The range with 90 % of the probability (...), or the likeliest category and its probability (...)."""
-    if head.family in ("student-t", "mixture"):
+    if head.family in NUMERIC:
         return quantile(head, parameters, LOW).numpy(), quantile(head, parameters, HIGH).numpy()
     most = log_probabilities(head, parameters).max(-1)
     return most.indices.double().numpy(), most.values.exp().numpy()
 
 
-def bands(predictor: Predictor, sequences: Sequences, begin: np.ndarray, end: np.ndarray) -> dict[int, np.ndarray]:
-    """For each numeric feature's number: (events, 3) place, low and high end of the own prediction's expected range."""
-    numeric = {i: head for i, head in enumerate(predictor.own) if head.family in ("student-t", "mixture")}
+def bands(predictor: Predictor, read: Read, series: np.ndarray) -> dict[int, np.ndarray]:
+    """For each numeric feature's number: (events, 3) row, low and high end of the own prediction's expected range.
+
+    Args:
+        predictor: of the stream.
+        read: the stream.
+        series: (n,) the numbers of the series that are wanted.
+    """
+    numeric = {i: head for i, head in enumerate(predictor.own) if head.family in NUMERIC}
     found: dict[int, list[np.ndarray]] = {number: [] for number in numeric}
-    for places, parameters in predictions(predictor.network, sequences, begin, end):
+    for places, parameters in predictions(predictor, only(read, series)):
         for number, head in numeric.items():
             low, high = band(head, head.of(parameters))
-            found[number].append(np.stack([places.double().numpy(), low, high], 1))
+            found[number].append(np.stack([read.stream.row[places].astype(float), low, high], 1))
     return {number: np.concatenate(pieces) if pieces else np.empty((0, 3)) for number, pieces in found.items()}
+
+
+def only(read: Read, series: np.ndarray) -> Read:
+    """The same stream, with nothing to be read but these series (n,)."""
+    until = read.begin.copy()
+    until[series] = read.until[series]
+    return Read(read.stream, read.sequences, read.targets, until)

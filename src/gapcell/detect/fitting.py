@@ -1,0 +1,242 @@
+"""Fit a detector on a table of events."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from gapcell.detect.checkpoint import Checkpoints
+from gapcell.detect.columns import listed
+from gapcell.detect.detector import Detector
+from gapcell.detect.events import GAP, REPORTS, EventTable
+from gapcell.detect.features import Encoding
+from gapcell.detect.heads import Tail
+from gapcell.detect.label_model import LabelModel, fit_labels
+from gapcell.detect.material import Material
+from gapcell.detect.model import one_thread
+from gapcell.detect.options import FitOptions
+from gapcell.detect.refusals import TableError
+from gapcell.detect.results import Candidate, Progress, Split, silent
+from gapcell.detect.selection import fit_stream
+from gapcell.detect.state import Schema, StreamModel
+from gapcell.detect.streams import Stream, streams_of
+from gapcell.detect.tail_map import TailMap
+from gapcell.detect.times import parse_times
+
+DAY = 86_400.0
+MOST_ALERTS = 0.5  # of the events, however many a day are wanted
+
+
+@one_thread()
+def fit(
+    table: EventTable,
+    options: FitOptions | None = None,
+    *,
+    progress: Progress = silent,
+    checkpoint: str | Path | None = None,
+    learnt: np.ndarray | None = None,
+) -> Detector:
+    """Fit a detector on a table of events.
+
+    Time is cut into train | held-out | test. Scaling, categories, population and networks see the training part; the
+    first half of the held-out events chooses the encoder, the epoch and the families of the heads, and the second half,
+    which chose nothing, sets the threshold. Nothing is fitted on the test part. Events of the other parts are scored
+    and may alert too; `part` tells them apart.
+
+    The threshold is conformal: of n held-out scores the ceil((n + 1)(1 - budget))-th smallest, so that an event that
+    comes from what the held-out ones came from alerts with probability at most `budget`. Where they are too few for
+    that, it is their highest, but no less than -log(budget).
+
+    An interruption (Ctrl-C) after the first epoch ends the training; what is best by then is kept.
+
+    Args:
+        table: the events.
+        options: the choices; the default ones when None.
+        progress: told how far the work is.
+        checkpoint: a folder in which trainings are kept epoch by epoch: the same call after a kill goes on from there.
+        learnt: (rows,) bool, True where a row's label may train the model of the labels when `supervised`; all training
+            rows when None. The encoders read every known label of the training part.
+
+    Raises:
+        TableError: when there is too little to learn from, or an option names no feature.
+    """
+    options = options or FitOptions()
+    check_names(table, options)
+    split = cut_time(table, options)
+    check_enough(table, split, options)
+    known = known_labels(table, options, learnt)
+    models: list[StreamModel] = []
+    candidates: list[Candidate] = []
+    for stream in streams_of(table, options.label_delay):
+        material = material_of(table, stream, split, options, known)
+        kept = None if checkpoint is None else Checkpoints(Path(checkpoint), material, options)
+        found = fit_stream(material, options, progress, kept)
+        models.append(StreamModel(material.encoding, found.predictor, found.epochs))
+        candidates += found.candidates
+        if found.interrupted:  # what is left is fitted in moments
+            options = dataclasses.replace(options, encoder="none")
+    features = sum(len(model.encoding.features) for model in models)
+    detector = Detector(
+        schema_of(table, options), options, tuple(models), (TailMap(),) * features, (TailMap(),) * features, None,
+        split, math.inf, 0, options.budget, tuple(candidates),
+    )  # fmt: skip
+    detector = calibrated(detector, table)
+    if known is not None:
+        labels = learn_labels(detector, table, known if learnt is None else known & learnt, progress)
+        detector = dataclasses.replace(detector, labels=labels)
+    return with_threshold(detector, table, progress)
+
+
+def schema_of(table: EventTable, options: FitOptions) -> Schema:
+    """The columns of a table that a detector with these options reads."""
+    reading = table.reading
+    label = reading.label if options.supervised or options.label_delay is not None else None
+    return Schema(reading.entity, reading.time, reading.time_form, reading.columns, reading.others, label)
+
+
+def known_labels(table: EventTable, options: FitOptions, learnt: np.ndarray | None) -> np.ndarray | None:
+    """Which rows' labels are known, (rows,) bool; None where labels are not learnt."""
+    if table.label is None and (options.supervised or options.label_delay is not None):
+        asked = "supervised" if options.supervised else "label_delay"
+        raise TableError(f"{asked} reads labels, and the table has none: name the column (label=, --label)")
+    if not options.supervised or table.label is None:
+        return None
+    if learnt is not None and (learnt.dtype != bool or learnt.shape != (len(table.codes),)):
+        raise ValueError(f"learnt is {learnt.dtype} {learnt.shape}: bool of shape ({len(table.codes)},) was expected")
+    return table.label.is_not_null().to_numpy()
+
+
+def material_of(
+    table: EventTable, stream: Stream, split: Split, options: FitOptions, known: np.ndarray | None
+) -> Material:
+    """The material of one stream."""
+    encoding = Encoding.fit(table, stream, split.train_until, options.max_categories)
+    tails = tuple(tail_of(feature.name, options) for feature in encoding.features)
+    return Material.of(table, stream, encoding, split, options.mixture_components, tails, known)
+
+
+def tail_of(name: str, options: FitOptions) -> Tail:
+    """Which side of a feature is anomalous; many reports always are, and few never."""
+    if name in options.upper or name == REPORTS:
+        return "upper"
+    return "lower" if name in options.lower else "two-sided"
+
+
+def check_names(table: EventTable, options: FitOptions) -> None:
+    """Refuse options that name no feature of this table."""
+    numeric = [column.name for column in table.reading.columns if column.kind == "numeric"] + [GAP]
+    every = [column.name for column in table.reading.columns] + [GAP]
+    every += [REPORTS] if options.label_delay is not None else []
+    every += [f"{name}_by_{key}" for key in table.reading.others for name in every]
+    for option, names, known, kind in (
+        ("upper", options.upper, numeric, "numeric feature"),
+        ("lower", options.lower, numeric, "numeric feature"),
+        ("unscored", options.unscored, every, "feature"),
+    ):
+        for name in names:
+            if name not in known:
+                raise TableError(f"{option} names {name!r}, which is no {kind}: there are {listed(known)}")
+    if set(every) <= set(options.unscored):
+        raise TableError("unscored names every feature: nothing is left to score")
+
+
+def calibrated(detector: Detector, table: EventTable) -> Detector:
+    """The detector with the worth of its parts, found on the held-out events that also chose the encoder."""
+    split = detector.split
+    reads = detector.reads(table, split.threshold_from)
+    own, population, _ = detector.parts(len(table.codes), reads)
+    inside = (table.seconds >= split.train_until) & (table.seconds < split.threshold_from)
+    maps = [tuple(TailMap.fit(column) for column in parts[inside].T) for parts in (own, population)]
+    return dataclasses.replace(detector, own_maps=maps[0], population_maps=maps[1])
+
+
+def learn_labels(detector: Detector, table: EventTable, learnt: np.ndarray, progress: Progress) -> LabelModel:
+    """Train the model of the labels on the training part."""
+    if table.label is None:
+        raise TableError("labels are learnt from a label column, and the table has none")
+    reads = detector.reads(table, detector.split.train_until)
+    rows = np.flatnonzero(learnt & (table.seconds < detector.split.train_until))
+    inputs = detector.label_inputs(table, reads)[0][rows]
+    labels = table.label.fill_null(value=False).to_numpy()[rows]
+    try:
+        return fit_labels(inputs, labels, detector.options.seed, lambda done, total: progress("labels", done, total))
+    except ValueError as error:
+        raise TableError(f"label column {table.label.name!r} cannot be learnt from: {error}") from None
+
+
+def with_threshold(detector: Detector, table: EventTable, progress: Progress) -> Detector:
+    """The detector with the conformal threshold of its held-out scores."""
+    split, options = detector.split, detector.options
+    scored = detector.judge(table, detector.reads(table, split.test_from))
+    inside = (table.seconds >= split.threshold_from) & (table.seconds < split.test_from)
+    scores = scored.score[inside]
+    scores = scores[~np.isnan(scores)]
+    progress("scores", 1, 1)
+    if scores.size == 0:
+        raise TableError("no held-out event can be scored, so there is no threshold: leave more time between "
+                         "train_until and test_from")  # fmt: skip
+    budget = options.budget
+    if options.alerts_per_day is not None:
+        days = (split.test_from - split.threshold_from) / DAY
+        budget = min(options.alerts_per_day * days / inside.sum(), MOST_ALERTS)
+    threshold = conformal(scores, budget)
+    return dataclasses.replace(detector, threshold=threshold, threshold_events=scores.size, budget=budget)
+
+
+def conformal(scores: np.ndarray, budget: float) -> float:
+    """The threshold that leaves at most a share `budget` of what comes from the same source above it.
+
+    Of n scores the ceil((n + 1)(1 - budget))-th smallest (Papadopoulos et al. 2002; Vovk et al. 2005); their highest,
+    but no less than -log(budget), where n is too small for that.
+    """
+    place = math.ceil((scores.size + 1) * (1 - budget))
+    if place > scores.size:
+        return max(float(scores.max()), -math.log(budget))
+    return float(np.partition(scores, place - 1)[place - 1])
+
+
+def cut_time(table: EventTable, options: FitOptions) -> Split:
+    """Where time is cut: at the stated times, or so that the parts have the stated shares of the events."""
+    seconds = np.sort(table.seconds)
+    if seconds[0] == seconds[-1]:
+        what = "holds a single event" if len(seconds) == 1 else "has all its events at one time"
+        raise TableError(f"the table {what}: a detector learns from earlier events and needs later ones")
+    train_until = seconds[int(options.train_share * len(seconds))]
+    test_from = seconds[min(math.ceil((1 - options.test_share) * len(seconds)), len(seconds) - 1)]
+    if options.train_until is not None:
+        train_until = moment_of(table, options.train_until, "train_until")
+    if options.test_from is not None:
+        test_from = moment_of(table, options.test_from, "test_from")
+    held_out = seconds[(seconds >= train_until) & (seconds < test_from)]
+    if held_out.size == 0 or seconds[0] >= train_until:
+        empty = "training" if seconds[0] >= train_until else "held-out"
+        raise TableError(f"the {empty} part is empty: no event lies there in time column {table.reading.time!r}; "
+                         "choose train_until and test_from (or the shares) so that each part has events")  # fmt: skip
+    middle = float(held_out[len(held_out) // 2])
+    if middle == held_out[0]:  # one time has most of them: all of them choose, and those after it set the threshold
+        later = held_out[held_out > middle]
+        middle = float(later[0]) if later.size else middle
+    return Split(float(train_until), middle, float(test_from))
+
+
+def moment_of(table: EventTable, time: str | float, name: str) -> float:
+    """A time given as an option, in seconds as the table has them."""
+    if isinstance(time, str):
+        if table.time.dtype == pl.Float64:
+            raise TableError(f"{name} (={time!r}) is a date, but time column {table.reading.time!r} holds seconds")
+        return float(parse_times(pl.Series(name, [time])).seconds[0])
+    return float(time)
+
+
+def check_enough(table: EventTable, split: Split, options: FitOptions) -> None:
+    """Refuse a table in which no entity has enough events to learn from."""
+    counts = np.bincount(table.codes[table.seconds < split.train_until])
+    if counts.max(initial=0) < options.min_events:
+        raise TableError(
+            f"no entity has {options.min_events} events in the training part, the most is {counts.max(initial=0)}: "
+            "lower min_events or give a longer table"
+        )

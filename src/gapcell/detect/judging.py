@@ -1,0 +1,152 @@
+"""What the held-out events say: of an epoch, of an encoder, and of the families of the heads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gapcell.detect.calibration import exceedances
+from gapcell.detect.heads import Head, surprise
+from gapcell.detect.material import Material, known_by_head, log_likelihoods, mean_over_features
+from gapcell.detect.model import Network
+from gapcell.detect.options import FitOptions
+from gapcell.detect.series import Chunks, batches, cut, gather
+
+HELD_OUT_EVENTS = 100_000  # at most, to judge an epoch
+HELD_OUT_BATCH = 16_384  # events, padding counted
+FEWEST = 5  # events that a level of the calibration should let through; rarer levels say nothing
+SAME = 0.1  # two families this close in calibration are told apart by likelihood
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """How well held-out events were predicted.
+
+    Attributes:
+        by_head: (heads,) mean negative log-likelihood under each head.
+        labels: mean negative log-likelihood of the known labels, 0 where none are learnt.
+        value: what is compared: the mean over features of the better family's, or that of the labels where they are
+            learnt.
+        calibration: (heads,) how far the stated probabilities of rare values lie from how often those came, in
+            absolute logarithms; 0 where there are too few events to say.
+        events: how many were judged.
+    """
+
+    by_head: np.ndarray
+    labels: float
+    value: float
+    calibration: np.ndarray
+    events: int
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The held-out events that judge, with one fixed draw of where in its step each number lies."""
+
+    chunks: Chunks
+    groups: list[np.ndarray]
+    seed: int
+
+    @classmethod
+    def of(cls, material: Material, options: FitOptions) -> HeldOut:
+        """Held-out events before `threshold_from` of all series, with the history before them."""
+        split = material.split
+        chunks = cut(material.starts[:-1], material.ends(split.threshold_from), options.window)
+        chunks = chunks.at(np.flatnonzero(material.stream.seconds[chunks.end - 1] >= split.train_until))
+        drawn = np.random.default_rng(options.seed).permutation(len(chunks))
+        lengths = (chunks.end - chunks.begin)[drawn]
+        chunks = chunks.at(np.sort(drawn[np.cumsum(lengths) - lengths < HELD_OUT_EVENTS]))
+        return cls(chunks, batches(chunks, HELD_OUT_BATCH), options.seed)
+
+    def judge(self, network: Network, material: Material, *, calibrated: bool = False) -> Judgement:
+        """Judge a network; with `calibrated` also how its heads' rare values came."""
+        network.eval()
+
+        def predict(chunk: Chunks, places: Tensor) -> tuple[Tensor, Tensor | None]:
+            states = network.states(material.sequences, places, torch.from_numpy(chunk.end - chunk.begin))[:, :-1]
+            if network.label_head is None:
+                return network.readout(states), None
+            seen = material.sequences.inputs[places], material.sequences.observed[places]
+            return network.readout(states), network.label_head(states, *seen)
+
+        return self.mean(material, predict, calibrated=calibrated)
+
+    def judge_population(self, population: Tensor, material: Material) -> Judgement:
+        """Judge the population's parameters (all,)."""
+        return self.mean(material, lambda chunk, places: (population.expand(*places.shape, -1), None), calibrated=True)
+
+    @torch.no_grad()
+    def mean(
+        self,
+        material: Material,
+        predict: Callable[[Chunks, Tensor], tuple[Tensor, Tensor | None]],
+        *,
+        calibrated: bool,
+    ) -> Judgement:
+        """Judge the parameters (..., all) and the log odds of labels (...) that are predicted for places (...)."""
+        draws = np.random.default_rng(self.seed)
+        heads = material.heads
+        total, counted, events = np.zeros(len(heads)), np.zeros(len(heads)), 0
+        entropy, known = 0.0, 0
+        surprises: list[list[Tensor]] = [[] for _ in heads]
+        for group in self.groups:
+            chunk = self.chunks.at(group)
+            places, there = gather(chunk.begin, chunk.end)
+            held_out = material.sequences.seconds[places] >= material.split.train_until
+            counts = there & held_out & material.happens[places]
+            counts &= places >= torch.from_numpy(chunk.first)[:, None]
+            values = torch.where(counts.unsqueeze(-1), material.values(places, draws), math.nan)
+            parameters, odds = predict(chunk, places)
+            total -= log_likelihoods(heads, parameters, values).double().numpy()
+            counted += known_by_head(heads, values)
+            events += int(counts.sum())
+            if odds is not None:
+                labels = material.labels[places]
+                told = counts & ~torch.isnan(labels)
+                entropy += float(F.binary_cross_entropy_with_logits(odds[told], labels[told], reduction="sum"))
+                known += int(told.sum())
+            if calibrated:
+                targets, those = material.targets.at(places[counts]), parameters[counts].double()
+                for number in contested(heads):
+                    head = heads[number]
+                    tail = material.tails[head.feature]
+                    surprises[number].append(surprise(head, head.of(those), targets, tail))
+        by_head = total / np.maximum(counted, 1)
+        value = mean_over_features(heads, by_head) if events else math.nan
+        calibration = np.array([miscalibration(parts) for parts in surprises])
+        if known:
+            value = entropy / known
+        return Judgement(by_head, entropy / max(known, 1), value, calibration, events)
+
+
+def contested(heads: tuple[Head, ...]) -> list[int]:
+    """The numbers of the heads that have a rival for their feature."""
+    rivals = np.bincount([head.feature for head in heads])
+    return [number for number, head in enumerate(heads) if rivals[head.feature] > 1]
+
+
+def miscalibration(surprises: list[Tensor]) -> float:
+    """Mean over levels of |log(share that came / stated share)|, where enough events should come to say."""
+    if not surprises:
+        return 0.0
+    found = exceedances(torch.cat(surprises).numpy())
+    told = [each for each in found if each.events * each.level >= FEWEST]
+    return float(np.mean([abs(math.log(max(each.came, 0.5) / (each.events * each.level))) for each in told] or [0.0]))
+
+
+def choose_families(heads: tuple[Head, ...], judged: Judgement) -> tuple[Head, ...]:
+    """For each feature the head whose rare values came as seldom as it said, and of equals the likelier one."""
+    features = sorted({head.feature for head in heads})
+    chosen = []
+    for feature in features:
+        rivals = [i for i, head in enumerate(heads) if head.feature == feature]
+        best = min(judged.calibration[i] for i in rivals)
+        equals = [i for i in rivals if judged.calibration[i] <= best + SAME]
+        chosen.append(heads[min(equals, key=lambda i: (judged.by_head[i], i))])
+    return tuple(chosen)
