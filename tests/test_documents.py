@@ -1,4 +1,4 @@
-"""Every piece of Python in the README and docs/pytorch.md runs, and prints what stands below it."""
+"""Every piece of Python in the README, docs/pytorch.md and docs/detect.md runs, and prints what stands below it."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ def blocks(text):
 
 BLOCKS = [
     pytest.param(code, printed, id=f"{document}-{place}")
-    for document in ("README.md", "docs/pytorch.md")
+    for document in ("README.md", "docs/pytorch.md", "docs/detect.md")
     for place, (code, printed) in enumerate(blocks((ROOT / document).read_text(encoding="utf-8")))
 ]
 

@@ -11,7 +11,10 @@ import pytest
 import gapcell
 
 ROOT = Path(gapcell.__file__).parent
-FRAMEWORKS = ("torch", "jax", "keras", "tensorflow", "polars", "sklearn", "altair", "cyclopts", "rich")
+FRAMEWORKS = (
+    "torch", "jax", "keras", "tensorflow", "polars", "narwhals", "pandas", "pyarrow", "sklearn", "altair", "cyclopts",
+    "rich",
+)  # fmt: skip
 
 # Lowest first. A module or package imports from the layers below its own only, and within a package freely.
 LAYERS = (

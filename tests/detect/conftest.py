@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from gapcell.detect import Detection, Detector, EventTable, FitOptions, fit, read_table
 
 QUICK = FitOptions(encoder="convlstm", hidden_size=8, epochs=8, learning_rate=0.01, budget=0.01, mixture_components=3)
+FAST = {**asdict(QUICK), "epochs": 3}
+TOLERANCE = 1e-9  # between scores of the same events beside other ones
 
 
 def purchases(customers: int = 60, events: int = 20, seed: int = 0) -> pl.DataFrame:

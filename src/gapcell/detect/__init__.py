@@ -6,6 +6,11 @@
 >>> detector.score(table).frame.filter("alert").select("entity", "time", "score", "reason")
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gapcell.detect.detector import Detector
 from gapcell.detect.events import EventTable, load_cdnow, read_table
 from gapcell.detect.fitting import fit
@@ -13,14 +18,30 @@ from gapcell.detect.options import FitOptions
 from gapcell.detect.refusals import ModelError, TableError
 from gapcell.detect.results import Detection
 
+if TYPE_CHECKING:
+    from gapcell.detect.estimator import SequenceDetector
+    from gapcell.detect.layouts import CalendarGrid, EventWindows
+
 __all__ = [
+    "CalendarGrid",
     "Detection",
     "Detector",
     "EventTable",
+    "EventWindows",
     "FitOptions",
     "ModelError",
+    "SequenceDetector",
     "TableError",
     "fit",
     "load_cdnow",
     "read_table",
 ]
+
+MODULES = {"SequenceDetector": "estimator", "CalendarGrid": "layouts", "EventWindows": "layouts"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import scikit-learn only for those who use what is made for it."""
+    if name not in MODULES:
+        raise AttributeError(f"module 'gapcell.detect' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"gapcell.detect.{MODULES[name]}"), name)

@@ -191,7 +191,8 @@ def as_category(column: pl.Series) -> pl.Series:
     One event in a CSV file by itself says 7 where the whole file, in which other rows hold letters, says "007".
     """
     text = column.cast(pl.String)
-    numbers = column.cast(pl.Float64, strict=False) if column.dtype == pl.String else column.cast(pl.Float64)
+    written_out = column.dtype in (pl.String, pl.Categorical, pl.Enum)
+    numbers = (text if written_out else column).cast(pl.Float64, strict=False)
     whole = (numbers == numbers.floor()) & (numbers.abs() < WHOLE_BELOW)
     written = pl.when(whole).then(numbers.cast(pl.Int64, strict=False).cast(pl.String))
     written = written.when(numbers.is_finite()).then(numbers.cast(pl.String)).otherwise(text)

@@ -1,10 +1,11 @@
-"""Event tables: from a CSV or Parquet file, or a polars frame, to one ragged series per entity."""
+"""Event tables: from a CSV or Parquet file, or a data frame, to one ragged series per entity."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ from gapcell.detect.columns import (
     like_an_identifier,
     require,
 )
+from gapcell.detect.frames import as_polars, is_frame
 from gapcell.detect.refusals import TableError
 from gapcell.detect.table_files import read_cdnow, read_frame
 from gapcell.detect.times import Times, parse_times
@@ -135,7 +137,7 @@ class EventTable:
 
 
 def read_table(
-    source: str | Path | pl.DataFrame,
+    source: Any,
     *,
     entity: str | Sequence[str] | None = None,
     time: str | None = None,
@@ -148,7 +150,8 @@ def read_table(
     In CSV, empty cells and NA, N/A, null, None and NaN are missing values. Duplicate times keep their order.
 
     Args:
-        source: a .csv, .tsv, .txt or .parquet file, or a polars frame.
+        source: a .csv, .tsv, .txt or .parquet file, or a data frame of any kind that narwhals knows (polars, pandas,
+            pyarrow, ...); a lazy one is collected.
         entity: the column that says whose event it is; guessed by name when None. Several, such as
             ("customer", "terminal"), group the same events by each; the first is the entity, and the others may be
             empty where an event has none.
@@ -161,8 +164,9 @@ def read_table(
     Raises:
         TableError: naming the column and the first bad row (1 is the first row of data).
     """
-    frame = source if isinstance(source, pl.DataFrame) else read_frame(Path(source))
-    name = "a frame" if isinstance(source, pl.DataFrame) else str(source)
+    in_memory = is_frame(source)
+    frame = as_polars(source) if in_memory else read_frame(Path(source))
+    name = "a frame" if in_memory else str(source)
     if frame.height == 0:
         raise TableError(f"{name} holds no events: at least one row was expected")
     entity, *others = [entity] if entity is None or isinstance(entity, str) else list(entity) or [None]
