@@ -8,6 +8,7 @@
 
 from gapcell.detect.detector import Detector, fit
 from gapcell.detect.events import EventTable, load_cdnow, read_table
+from gapcell.detect.explanations import Explanation
 from gapcell.detect.options import FitOptions
 from gapcell.detect.refusals import ModelError, TableError
 from gapcell.detect.results import Detection
@@ -16,6 +17,7 @@ __all__ = [
     "Detection",
     "Detector",
     "EventTable",
+    "Explanation",
     "FitOptions",
     "ModelError",
     "TableError",

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from gapcell.detect.baselines import compare
+from gapcell.detect.calibration import distances
 from gapcell.detect.columns import listed
-from gapcell.detect.events import EventTable, read_table
-from gapcell.detect.features import GAP, Encoder
+from gapcell.detect.events import EventTable, part_of, read_table
+from gapcell.detect.explanations import Explanation, explanation, one_row
+from gapcell.detect.features import GAP, Encoded, Encoder
 from gapcell.detect.heads import Tail, Targets, candidate_heads
 from gapcell.detect.metrics import evaluate
 from gapcell.detect.model import Sequences, one_thread
 from gapcell.detect.model_file import load_state, save_state
 from gapcell.detect.options import FitOptions
-from gapcell.detect.reasons import reasons
+from gapcell.detect.reasons import expectation_columns, reasons
 from gapcell.detect.refusals import TableError
 from gapcell.detect.results import Comparison, Detection, Progress, Split, Summary, silent
-from gapcell.detect.scoring import Scored, bands, score_events, score_table
+from gapcell.detect.scoring import Scored, band, bands, score_events, score_table
+from gapcell.detect.silence import silences
 from gapcell.detect.state import Schema, State
 from gapcell.detect.times import MILLISECONDS, SECONDS, YMD, parse_times
 from gapcell.detect.training import Material, fit_predictor
@@ -76,7 +80,51 @@ class Detector(State):
             bands=self.bands(table, Sequences.of(encoded), highest["row"].to_list()),
             metrics=metrics,
             notes=self.notes(frame),
+            common=self.common(table),
+            distances=self.distances(table, encoded, frame),
         )
+
+    @one_thread()
+    def explain(self, table: EventTable, row: int) -> Explanation:
+        """Explain one event of a table: every feature against what was expected of it; as text it is the reason.
+
+        Args:
+            table: as for `score`.
+            row: place of the event in the table, from 0.
+
+        Raises:
+            IndexError: when the table has no such row.
+            TableError: as `score`.
+        """
+        row = one_row(row, table.reading.rows)
+        rows = table.rows_of(int(table.codes[row]))
+        series, place = part_of(table, rows), int(np.flatnonzero(rows == row)[0])
+        found = self.score(series, top=0)
+        ranges = self.bands(series, Sequences.of(self.encoder.encode(series)), [place])
+        return replace(explanation(replace(found, bands=ranges), place), row=row)
+
+    @one_thread()
+    def silence(self, table: EventTable, at: str | float | None = None) -> pl.DataFrame:
+        """How unlikely it is that each entity has been silent for so long.
+
+        Silence is something else than a missing value: it is scored by the predicted time to the entity's next event,
+        which a missing value neither lengthens nor shortens.
+
+        Args:
+            table: as for `score`.
+            at: the time to look from (ISO 8601 text, or a number of seconds), the last of the table when None. Later
+                events are not looked at, and entities without an earlier one are left out.
+
+        Returns:
+            One row an entity, the unlikeliest silence first: entity, last (time of its last event), waited (Float64,
+            seconds since), score (Float64, -log of the probability of waiting at least so long) and reason (String).
+
+        Raises:
+            TableError: as `score`, and when no event lies at or before `at`.
+        """
+        self.check(table)
+        until = float(table.seconds.max()) if at is None else moment_of(table, at, "at")
+        return silences(self.predictor, self.encoder, table, until)
 
     @one_thread()
     def compare(self, table: EventTable, *, progress: Progress = silent) -> Comparison:
@@ -148,16 +196,25 @@ class Detector(State):
         found = bands(self.predictor, sequences, table.starts[codes], table.starts[codes + 1])
         frame = pl.DataFrame({"row": pl.Series([], dtype=pl.Int64)})
         for number, ends in found.items():
-            spec = self.encoder.features[number]
-            if spec.scaling is None:
-                continue
-            columns = {
-                "row": table.order[ends[:, 0].astype(np.int64)],
-                f"low_{spec.name}": spec.scaling.backward(ends[:, 1]),
-                f"high_{spec.name}": spec.scaling.backward(ends[:, 2]),
-            }
-            frame = frame.join(pl.DataFrame(columns), on="row", how="full", coalesce=True)
+            columns = expectation_columns(table, self.encoder.features[number], ends[:, 1], ends[:, 2])
+            each = pl.DataFrame({"row": table.order[ends[:, 0].astype(np.int64)], **columns})
+            frame = frame.join(each, on="row", how="full", coalesce=True)
         return frame.sort("row")
+
+    def distances(self, table: EventTable, encoded: Encoded, frame: pl.DataFrame) -> pl.DataFrame:
+        """`Detection.distances`."""
+        part = "test" if (frame["part"] == "test").any() else "held-out"
+        judged = (frame["part"] == part).to_numpy()[table.order]
+        series = table.starts[:-1], table.starts[1:]
+        return distances(self.predictor, Sequences.of(encoded), Targets.of(encoded), series, judged, self.options.seed)
+
+    def common(self, table: EventTable) -> pl.DataFrame:
+        """`Detection.common`."""
+        columns = {}
+        for spec, head in zip(self.encoder.features, self.predictor.common, strict=True):
+            ends = band(head, head.of(self.predictor.population)[None])
+            columns |= expectation_columns(table, spec, *ends)
+        return pl.DataFrame(columns)
 
     def notes(self, frame: pl.DataFrame) -> tuple[str, ...]:
         """What should be said about the threshold and the alerts."""

@@ -309,6 +309,21 @@ def rebuild(table: EventTable, *, entity: pl.Series, seconds: np.ndarray, values
     return assemble(reading.source, entity, times, values, None, (reading.time, reading.columns, (), ()))
 
 
+def part_of(table: EventTable, rows: np.ndarray) -> EventTable:
+    """The table of these rows alone, in this order, read as the whole was."""
+    different, codes = np.unique(table.codes[rows], return_inverse=True)
+    order = np.lexsort((table.seconds[rows], codes))
+    values = table.values[rows]
+    reading = replace(
+        table.reading, rows=len(rows), entities=len(different), missing=tuple(column.null_count() for column in values)
+    )
+    return EventTable(
+        reading, table.entity[rows], table.time[rows], table.seconds[rows], values,
+        None if table.label is None else table.label[rows],
+        codes, order, np.searchsorted(codes[order], np.arange(len(different) + 1)),
+    )  # fmt: skip
+
+
 def load_cdnow() -> EventTable:
     """Purchases at CDNOW, 1997-01 to 1998-06 (Fader and Hardie 2001), from the installed wheel of `lifetimes`.
 

@@ -174,11 +174,10 @@ def band(head: Head, parameters: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bands(predictor: Predictor, sequences: Sequences, begin: np.ndarray, end: np.ndarray) -> dict[int, np.ndarray]:
-    """For each numeric feature's number: (events, 3) place, low and high end of the own prediction's expected range."""
-    numeric = {i: head for i, head in enumerate(predictor.own) if head.family in ("student-t", "mixture")}
-    found: dict[int, list[np.ndarray]] = {number: [] for number in numeric}
+    """For each feature's number: (events, 3) place, and the two numbers of `band` of the own prediction."""
+    found: dict[int, list[np.ndarray]] = {number: [] for number in range(len(predictor.own))}
     for places, parameters in predictions(predictor.network, sequences, begin, end):
-        for number, head in numeric.items():
+        for number, head in enumerate(predictor.own):
             low, high = band(head, head.of(parameters))
             found[number].append(np.stack([places.double().numpy(), low, high], 1))
     return {number: np.concatenate(pieces) if pieces else np.empty((0, 3)) for number, pieces in found.items()}
