@@ -13,9 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gapcell.detect import alerts, charts, report
+from gapcell.detect import charts, report, report_entities
 from gapcell.detect.events import read_table
-from gapcell.detect.results import Comparison, Detection, Epoch, Feature, Metrics, Split, Summary
+from gapcell.detect.metrics import precision_a_day
+from gapcell.detect.odds_chart import odds_that_held
+from gapcell.detect.report_entities import AFTER, BEFORE, DETAILED, PAGES
+from gapcell.detect.results import Candidate, Comparison, Detection, Epoch, Feature, Metrics, Split, Summary
 
 HOSTILE = "<script>alert('entity')</script>\"><img src=x onerror=alert(1)>\x07{{ 7 * 7 }}\u202e"
 
@@ -66,7 +69,10 @@ def detection(frame: pl.DataFrame | None = None, *, top: int = 2, label: bool = 
         }
     ).with_columns(
         **{f"score_{side}_{amount}": pl.Series(score) for side in ("own", "population")},
-        **{f"score_{side}_{place}": nothing for side in ("own", "population")},
+        **{
+            f"score_{side}_{place}": pl.Series(np.full(rows, part))
+            for side, part in (("own", 0.1), ("population", 0.2))
+        },
         **{f"score_{side}_time_since_last": nothing for side in ("own", "population")},
     )
     best = scored.with_row_index("row").cast({"row": pl.Int64}).filter("alert").sort("score", descending=True)
@@ -90,6 +96,7 @@ def detection(frame: pl.DataFrame | None = None, *, top: int = 2, label: bool = 
         unscored=0,
         top=best.select("row", "entity", "time", "score", "alert", "part", "history", "feature", "reason"),
         bands=pl.DataFrame({"row": drawn, f"low_{amount}": np.full(len(drawn), 8.0), f"high_{amount}": 14.0}),
+        common=pl.DataFrame({f"likeliest_{place}": "'shop'", f"probability_{place}": 0.75}),
     )
     return dataclasses.replace(made, **changes)
 
@@ -136,15 +143,18 @@ def test_a_reader_in_a_hurry_learns_first_what_to_look_at(html: str) -> None:
 def test_every_alert_is_drawn_in_its_history_with_its_values() -> None:
     steps: list[tuple[str, int, int]] = []
     html = report.render(detection(top=3), progress=lambda *step: steps.append(step))
-    assert steps == [("report", done, 3) for done in range(4)]
-    assert html.count('<section class="card alert"') == 3
+    assert steps == [("report", done, 1) for done in range(2)]
+    assert html.count('<div class="alert"') == 3
+    assert html.count('<section class="card long entity"') == 1
     page = Page(html)
     assert "1,286.01" in page.text
-    assert "8 to 14" in page.text
-    assert "shop in 21 of 28 before" in page.text
+    assert "up to 14 (own history)" in page.text
+    assert "'shop', 75 % (all events)" in page.text
     assert (
-        html.count('class="wide"') == html.count('class="narrow"') == 3 + 4
-    )  # alerts, scores, lengths, waits, training
+        "30 events, 1 March 2024 to 9 April 2024. 4 values missing; longest time without an event 11 days." in page.text
+    )
+    # three features, scores, lengths, waits, missing values, training
+    assert html.count('class="wide"') == html.count('class="narrow"') == 3 + 5
 
 
 def test_a_hostile_table_stays_text() -> None:
@@ -164,9 +174,13 @@ def test_a_hostile_table_stays_text() -> None:
     }  # fmt: skip
 
 
+def decided_by_place(found: Detection) -> Detection:
+    place = pl.lit("place").alias("feature")
+    return dataclasses.replace(found, frame=found.frame.with_columns(place), top=found.top.with_columns(place))
+
+
 def test_hostile_categories_are_text_on_an_axis() -> None:
-    marked = dataclasses.replace(detection(), top=detection().top.with_columns(feature=pl.lit("place")))
-    html = report.render(marked)
+    html = report.render(decided_by_place(detection()))
     assert "<b>online" not in html
     assert any("<b>online</b>" in text for svg in svgs(html) for text in svg.itertext())
 
@@ -174,8 +188,9 @@ def test_hostile_categories_are_text_on_an_axis() -> None:
 def test_a_history_of_many_categories_stays_readable() -> None:
     many = events().with_columns(place=pl.format("shop {}", pl.int_range(35) % 19))
     found = detection(many, top=1)
-    html = report.render(dataclasses.replace(found, top=found.top.with_columns(feature=pl.lit("place"))))
-    names = [text for text in svgs(html)[0].itertext() if text.startswith(("shop", "("))]
+    html = report.render(decided_by_place(found))
+    decided_first = svgs(html)[0]
+    names = [text for text in decided_first.itertext() if text.startswith(("shop", "("))]
     assert len(names) <= 9
     assert "(others)" in names
     row = found.top["row"][0]
@@ -247,6 +262,151 @@ def test_labels_and_comparison_appear_where_there_are_some(html: str) -> None:
     assert any("gapcell" in text and "0.450" in text for text in drawn)
 
 
+def many(entities: int, each: int = 2, *, top: int = 0, seed: int = 0) -> Detection:
+    """A detection of many entities with parts drawn as a perfect model has them, but for the amounts of all events."""
+    draws, rows = np.random.default_rng(seed), entities * each
+    frame = pl.DataFrame(
+        {
+            "who": [f"entity {row // each:03d}" for row in range(rows)],
+            "when": [float(86_400 * (row % 40) + row) for row in range(rows)],
+            "amount": draws.lognormal(3, 1, rows),
+            "place": ["shop", "web"] * (rows // 2),
+        }
+    )
+    found = detection(frame, top=top)
+    right, wrong = draws.exponential(1, rows), draws.exponential(3, rows)
+    parts = {"score_own_amount": right, "score_population_amount": wrong}
+    return dataclasses.replace(found, frame=found.frame.with_columns(pl.Series(*part) for part in parts.items()))
+
+
+def cells(html: str, *starts: str) -> list[list[str]]:
+    """The texts of the cells of each row whose first cells have these texts."""
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, flags=re.DOTALL) for row in re.findall(r"<tr.*?</tr>", html)]
+    return [row[len(starts) :] for row in rows if tuple(row[: len(starts)]) == starts]
+
+
+def test_each_flagged_entity_has_a_page_with_links_there_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_entities, "DRAWN", 0)  # charts take time, and are not what this is about
+    found = many(30, top=20)
+    html = report.render(found)
+    flagged = list(dict.fromkeys(found.top["entity"]))
+    assert len(flagged) > PAGES
+    assert html.count('<section class="card long entity"') == html.count('href="#first"') == PAGES
+    sections = re.findall(r'<section class="card long entity" id="entity-(\d+)">.*?<bdi>(.*?)</bdi>', html, re.DOTALL)
+    assert sections == [(str(number), name) for number, name in enumerate(flagged[:PAGES], 1)]
+    links = re.findall(r'href="#alert-(\d+)"', html)
+    assert links == [str(rank) for rank, name in enumerate(found.top["entity"], 1) if name in flagged[:PAGES]]
+    assert all(f'id="alert-{rank}"' in html for rank in links)
+    assert "the first 10 of them" in Page(html).text
+
+
+def test_an_entity_with_many_alerts_has_a_line_for_most_of_them() -> None:
+    html = report.render(detection(top=8))
+    assert html.count('<div class="alert"') == DETAILED
+    assert html.count('<li id="alert-') == 8 - DETAILED
+
+
+def test_the_report_of_many_long_histories_is_no_burden() -> None:
+    """All charts of the entities, were all of them as large as that of as many events as a chart shows."""
+    found = many(2, 200, top=1)
+    history = found.history(found.top["row"][0])
+    past = report_entities.past_of(found, history, history["row"][BEFORE], found.features[0])
+    past = dataclasses.replace(past, expected=[(1.0, 2.0)] * len(past.times))
+    assert len(past.times) == BEFORE + AFTER + 1
+    assert len(charts.draw(charts.history(past), "")) * PAGES * report_entities.DRAWN < 2.5e6
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        charts.score_distribution(np.arange(9.0), np.arange(9.0), 5.0),
+        charts.bars([charts.Bar("a", 1.0, "1", chance=0.5)]),
+        charts.training_curve([1, 2], [2.0, 1.0], [2.0, 1.5]),
+        odds_that_held({"own": [(1.0, 1.0), (0.1, 0.2)], "population": [(1.0, 1.0)]}, 0.1),
+        *(
+            charts.history(charts.Past("x", kind, False, [0, 9], values, [None] * 2, [None] * 2, [False] * 2, 0, "1"))
+            for kind, values in (("numeric", [1.0, 2.0]), ("duration", [None, 9.0]), ("category", ["a", "b"]))
+        ),
+    ],
+)  # fmt: skip
+def test_charts_are_what_vega_lite_expects(drawing: charts.Drawing) -> None:
+    """The page is drawn without this check, which takes longer than the drawing."""
+    for width in (charts.WIDE, charts.NARROW):
+        drawing.build(width).properties(width=width).to_dict(validate=True)
+
+
+def test_odds_are_held_against_what_came() -> None:
+    html = report.render(many(600, 20))
+    (right,) = cells(html, "amount", "own history")
+    (wrong,) = cells(html, "amount", "all events")
+    assert [re.match(r"1 in [\d.,]+", text) is not None for text in (*right[:3], *wrong[:3])] == [True] * 6
+    bold = re.findall(r"<tr><td>amount</td><td>(own history|all events)</td>(.*?)</tr>", html)
+    assert [(whose, row.count("best")) for whose, row in bold] == [("own history", 0), ("all events", 3)]
+    assert "In the test part, which nothing was learnt from." in Page(html).text
+    drawn = [" ".join(svg.itertext()) for svg in svgs(html)]
+    assert sum("said: 1 in" in text for text in drawn) == 2  # the times have no scores here
+
+
+def test_distances_are_shown_where_they_are_known() -> None:
+    far = pl.DataFrame({"feature": [0, 1, 2], "events": 9, "own": [0.123, None, None], "population": [0.5, 0.0, None]})
+    html = report.render(dataclasses.replace(many(40), distances=far))
+    assert [row[-1] for row in cells(html, "amount", "own history")] == [".12"]
+    assert [row[-1] for row in cells(html, "place", "own history")] == ["—"]
+    assert [row[-1] for row in cells(html, "place", "all events")] == [".00"]
+
+
+def test_what_was_not_scored_is_counted_with_its_reason() -> None:
+    found = detection()
+    amount = pl.Series(found.table.values["amount"].is_null())
+    hidden = [
+        pl.when(~amount).then(f"score_{judge}_amount").alias(f"score_{judge}_amount") for judge in ("own", "population")
+    ]
+    html = report.render(dataclasses.replace(found, frame=found.frame.with_columns(hidden), unscored=1))
+    assert cells(html, "amount", "amount is missing") == [["4"]]
+    since = "time since the last event"
+    assert cells(html, since, "no earlier event to measure the time from") == [["2"]]
+    assert cells(html, since, "it is not to be scored") == [["33"]]  # made so in this detection
+    assert cells(html, "the whole event") == [["none of its features has a score", "1"]]
+    (lacking,) = [row for row in cells(html, "amount") if "meter" in row[0] and len(row) == 3 and "%" in row[1]]
+    assert lacking[1:] == ["50 %", "none"]
+
+
+def test_the_features_say_how_often_they_decide() -> None:
+    found = many(30)
+    alerting = found.frame.with_columns(alert=pl.int_range(pl.len()) % 7 == 0)
+    html = report.render(dataclasses.replace(found, frame=alerting))
+    row = cells(html, "amount")[0]
+    assert row[0].endswith(" all")
+    assert row[1] == "all"
+    assert int(row[2]) == alerting.filter(part="test")["alert"].sum() > 0
+
+
+def test_the_encoders_that_were_tried_are_shown() -> None:
+    tried = (
+        Candidate("customer", "lstm", 1.25, chosen=False), Candidate("customer", "convlstm", 1.125, chosen=True),
+        Candidate("terminal", "none", 2.0, chosen=True),
+    )  # fmt: skip
+    html = report.render(detection(candidates=tried))
+    assert cells(html, "customer", "lstm") == [["1.250", ""]]
+    assert cells(html, "customer", "convlstm") == [["1.125", "chosen"]]
+    assert cells(html, "terminal", "none") == [["2.000", "chosen"]]
+    assert "was chosen by the likelihood" not in report.render(detection())
+
+
+def test_precision_a_day_is_shown_where_there_are_labels() -> None:
+    found = many(300)
+    truth = pl.Series("wrong", found.table.values["amount"] > 30)
+    table = dataclasses.replace(
+        found.table, label=truth, reading=dataclasses.replace(found.table.reading, label="wrong")
+    )
+    html = report.render(dataclasses.replace(found, table=table, metrics=Metrics(9, 1, 0.5, 0.5, 0.5, 1, 0.1)))
+    test = (found.frame["part"] == "test").to_numpy()
+    wanted = precision_a_day(found.frame["score"].filter(test), truth.filter(test), table.seconds[test], 2)
+    (row,) = cells(html, "2")
+    assert row[:3] == [f"{wanted.precision:.3f}", f"{wanted.chance:.3f}", f"{wanted.found} of {wanted.positives}"]
+    assert "at random" not in report.render(found)
+
+
 @pytest.mark.parametrize(
     "found",
     [
@@ -309,11 +469,10 @@ def test_a_history_is_cut_around_the_event_it_is_about() -> None:
     )
     long = long.with_columns(amount=pl.when(pl.int_range(400) == 300).then(1286.01).otherwise("amount"))
     found = detection(long, top=1)
-    past = alerts.past_of(found, 300, found.features[0])
-    assert past is not None
+    past = report_entities.past_of(found, found.history(300), 300, found.features[0])
     assert past.values[past.marked] == 1286.01
     assert past.times[past.marked] == 300 * 86_400.0
-    assert past.times == [day * 86_400.0 for day in range(300 - alerts.BEFORE, 300 + alerts.AFTER + 1)]
+    assert past.times == [day * 86_400.0 for day in range(300 - BEFORE, 300 + AFTER + 1)]
     assert past.alerts.index(True) == past.marked
     assert past.expected[past.marked] == (8.0, 14.0)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gapcell.detect.detector import Detector
 from gapcell.detect.events import EventTable, load_cdnow, read_table
+from gapcell.detect.explanations import Explanation
 from gapcell.detect.fitting import fit
 from gapcell.detect.options import FitOptions
 from gapcell.detect.refusals import ModelError, TableError
@@ -28,6 +29,7 @@ __all__ = [
     "Detector",
     "EventTable",
     "EventWindows",
+    "Explanation",
     "FitOptions",
     "ModelError",
     "SequenceDetector",

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from gapcell.detect.heads import NUMERIC, Head, Targets, log_probabilities, log_tails
 from gapcell.detect.results import Feature, Part
+from gapcell.detect.scoring import Predictor, Read, events_read, only, predictions
 
 LEVELS = (0.1, 0.01, 0.001)
 CONFIDENCE = 0.95
 JUDGES = ("own", "population")
+MOST_JUDGED = 20_000  # events that a distance is measured on: it then is known to about 0.01
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,45 @@ def calibration_of(frame: pl.DataFrame, features: Sequence[Feature], part: Part)
     return pl.DataFrame(rows, schema=kinds, orient="row")
 
 
+def distances(predictor: Predictor, read: Read, judged: np.ndarray, seed: int) -> pl.DataFrame:
+    """How far from uniform the predictions' transforms are, feature by feature.
+
+    Series are taken in an order that is drawn until they have `MOST_JUDGED` judged events, so that it costs little.
+
+    Args:
+        predictor: of the stream.
+        read: the stream.
+        judged: (places,) bool, the events to judge by.
+        seed: of every draw.
+
+    Returns:
+        Columns feature (Int64, its number), events, own and population (Float64, the distance; null without events).
+    """
+    draws = np.random.default_rng(seed)
+    counts = np.add.reduceat(judged.astype(np.int64), read.begin)
+    drawn = draws.permutation(np.flatnonzero(counts))
+    drawn = np.sort(drawn[: 1 + np.searchsorted(np.cumsum(counts[drawn]), MOST_JUDGED)])
+    chosen = only(read, drawn)
+    found: dict[tuple[int, str], list[np.ndarray]] = {}
+
+    def take(judge: str, heads: tuple[Head, ...], places: Tensor, parameters: Tensor) -> None:
+        for number, head in enumerate(heads):
+            values = transforms(head, head.of(parameters), read.targets.at(places), draws)
+            found.setdefault((number, judge), []).append(values)
+
+    for places, parameters in predictions(predictor, chosen):
+        here = torch.from_numpy(judged[places.numpy()])
+        take("own", predictor.own, places[here], parameters[here])
+    for places in events_read(chosen):
+        take("population", predictor.common, places[torch.from_numpy(judged[places.numpy()])], predictor.population)
+    rows = []
+    for number in range(len(predictor.common)):
+        own, population = (np.concatenate([*found.get((number, judge), []), np.empty(0)]) for judge in JUDGES)
+        rows.append((number, int((~np.isnan(population)).sum()), kolmogorov(own), kolmogorov(population)))
+    kinds = {"feature": pl.Int64, "events": pl.Int64, "own": pl.Float64, "population": pl.Float64}
+    return pl.DataFrame(rows, schema=kinds, orient="row").with_columns(pl.col("own", "population").fill_nan(None))
+
+
 def transforms(head: Head, parameters: Tensor, targets: Targets, draws: np.random.Generator) -> np.ndarray:
     """The randomised probability integral transform of one feature: (events,), NaN where missing.
 
@@ -128,6 +169,7 @@ def transforms(head: Head, parameters: Tensor, targets: Targets, draws: np.rando
     if head.family in NUMERIC:
         ends = (torch.where(known, end[..., head.feature], 0) for end in (targets.below, targets.above))
         low, high = (log_tails(head, parameters, end)[0].exp() for end in ends)
+        low = torch.where(value == head.zero, 0.0, low)  # nothing lies below a zero with a probability of its own
     else:
         log_p = log_probabilities(head, parameters)
         own = log_p.gather(-1, torch.where(known, value, 0).long().unsqueeze(-1))

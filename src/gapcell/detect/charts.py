@@ -7,6 +7,7 @@ mean anything to Vega; Vega escapes it in the SVG.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from xml.etree import ElementTree  # reads only what Vega has just written
 import altair as alt
 import numpy as np
 import vl_convert
+from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 WIDE, NARROW = 760, 340  # px: a desk or a sheet of paper, and a phone
@@ -34,6 +36,7 @@ CONFIG = {
         "titlePadding": 8, "labelPadding": 4, "tickSize": 4,
     },
 }  # fmt: skip
+LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 SVG = "{http://www.w3.org/2000/svg}"
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -73,15 +76,25 @@ def draw(drawing: Drawing, description: str) -> Markup:
     )
 
 
+def draw_small(drawing: Drawing, description: str) -> Markup:
+    """A chart drawn once, as wide as a phone, to stand beside others."""
+    return to_svg(drawing, NARROW, "small", description)
+
+
 def to_svg(drawing: Drawing, width: int, css_class: str, description: str) -> Markup:
     """One chart as an inline SVG element that scales with its column."""
-    chart = drawing.build(width).properties(width=width).to_dict()
+    with debug_mode(False):  # Altair checks each piece of every chart anew, which takes longer than to draw it
+        chart = drawing.build(width).properties(width=width).to_dict(validate=False)
     specification = chart | {"config": CONFIG, "datasets": drawing.data}
     # Nothing is fetched: an empty list of base addresses forbids it.
     root = ElementTree.fromstring(vl_convert.vegalite_to_svg(specification, allowed_base_urls=[]))  # noqa: S314
     for element in root.iter():  # Vega describes every mark, which is many times longer than the drawing
         for name in [name for name in element.attrib if name.startswith("aria-") or name in {"role", "class"}]:
             del element.attrib[name]
+        if element.get("opacity") == "1":
+            del element.attrib["opacity"]
+        for name, value in element.attrib.items():  # a hundredth of a pixel is fine enough
+            element.attrib[name] = LONG_NUMBER.sub(lambda number: f"{float(number[0]):.2f}", value)
     root.attrib.pop("width")
     root.attrib.pop("height")
     root.attrib.update({"class": css_class, "role": "img", "aria-label": description})

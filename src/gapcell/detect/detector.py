@@ -11,17 +11,21 @@ import polars as pl
 import torch
 
 from gapcell.detect.baselines import compare
+from gapcell.detect.calibration import distances
 from gapcell.detect.columns import listed
-from gapcell.detect.events import EventTable, read_table
+from gapcell.detect.events import GAP, EventTable, part_of, read_table
+from gapcell.detect.explanations import Explanation, explanation, one_row
 from gapcell.detect.heads import Targets
 from gapcell.detect.label_model import label_inputs
 from gapcell.detect.metrics import evaluate
 from gapcell.detect.model import Sequences, one_thread
 from gapcell.detect.model_file import load_state, save_state
-from gapcell.detect.reasons import reasons
+from gapcell.detect.reasons import expectation_columns, reasons
 from gapcell.detect.refusals import TableError
-from gapcell.detect.results import Comparison, Detection, Progress, Summary, silent
-from gapcell.detect.scoring import Read, Scored, bands, decide, expected, parts_of
+from gapcell.detect.results import Aside, Comparison, Detection, Progress, Summary, silent
+from gapcell.detect.scoring import Read, Scored, band, bands, decide, expected, parts_of
+from gapcell.detect.silence import silences
+from gapcell.detect.splits import moment_of
 from gapcell.detect.state import State
 from gapcell.detect.streams import streams_of
 from gapcell.detect.times import MILLISECONDS, SECONDS, YMD
@@ -55,7 +59,9 @@ class Detector(State):
             TableError: when a column the detector was fitted on is missing or of another kind.
         """
         reads = self.reads(table)
-        frame = self.frame(table, self.explained(self.judge(table, reads), reads))
+        scored = self.explained(self.judge(table, reads), reads)
+        aside = self.aside(table, reads, scored)
+        frame = self.frame(table, scored, aside)
         highest = highest_alerts(frame, top)
         metrics = None
         if table.label is not None:
@@ -74,11 +80,59 @@ class Detector(State):
             no_history=len(table.starts) - 1,
             unscored=frame["score"].null_count(),
             top=highest,
-            bands=self.bands(table, reads[0], highest["row"].to_list()),
+            bands=self.bands(table, reads, highest["row"].to_list()),
             metrics=metrics,
             notes=self.notes(frame),
+            common=self.common(table),
             candidates=self.candidates,
+            distances=self.distances(table, reads),
+            aside=aside,
         )
+
+    @one_thread()
+    def explain(self, table: EventTable, row: int) -> Explanation:
+        """Explain one event of a table: every feature against what was expected of it; as text it is the reason.
+
+        Args:
+            table: as for `score`.
+            row: place of the event in the table, from 0.
+
+        Raises:
+            IndexError: when the table has no such row.
+            TableError: as `score`.
+        """
+        row = one_row(row, table.reading.rows)
+        same = table.codes == table.codes[row]
+        for key in table.others:
+            same |= (key == key[row]).fill_null(value=False).to_numpy()
+        rows = np.flatnonzero(same)
+        series, place = part_of(table, rows), int(np.flatnonzero(rows == row)[0])
+        found = self.score(series, top=0)
+        ranges = self.bands(series, self.reads(series), [place])
+        return dataclasses.replace(explanation(dataclasses.replace(found, bands=ranges), place), row=row)
+
+    @one_thread()
+    def silence(self, table: EventTable, at: str | float | None = None) -> pl.DataFrame:
+        """How unlikely it is that each entity has been silent for so long.
+
+        Silence is something else than a missing value: it is scored by the predicted time to the entity's next event,
+        which a missing value neither lengthens nor shortens.
+
+        Args:
+            table: as for `score`.
+            at: the time to look from (ISO 8601 text, or a number of seconds), the last of the table when None. Later
+                events are not looked at, and entities without an earlier one are left out.
+
+        Returns:
+            One row an entity, the unlikeliest silence first: entity, last (time of its last event), waited (Float64,
+            seconds since), score (Float64, -log of the probability of waiting at least so long) and reason (String).
+
+        Raises:
+            TableError: as `score`, and when no event lies at or before `at`.
+        """
+        self.check(table)
+        until = float(table.seconds.max()) if at is None else moment_of(table, at, "at")
+        return silences(self.streams[0], self.options.label_delay, table, until)
 
     @one_thread()
     def compare(self, table: EventTable, *, progress: Progress = silent) -> Comparison:
@@ -125,8 +179,8 @@ class Detector(State):
                                  "fitted: read the table with Detector.read")  # fmt: skip
         others = set(self.schema.others) - set(table.others.columns)
         if others:
-            raise TableError(f"the table is not grouped by {sorted(others)[0]!r}, which the detector was fitted on: read "
-                             "it with Detector.read")  # fmt: skip
+            raise TableError(f"the table is not grouped by {sorted(others)[0]!r}, which the detector was fitted on: "
+                             "read it with Detector.read")  # fmt: skip
         if self.options.label_delay is not None and table.label is None:
             raise TableError("the detector reads reports of labels, and the table has none: name the label column, "
                              "empty where a label is not known yet")  # fmt: skip
@@ -198,7 +252,7 @@ class Detector(State):
             first += count
         return dataclasses.replace(scored, low=found[:, 0], high=found[:, 1])
 
-    def frame(self, table: EventTable, scored: Scored) -> pl.DataFrame:
+    def frame(self, table: EventTable, scored: Scored, aside: Aside) -> pl.DataFrame:
         """`Detection.frame`."""
         score = pl.Series(scored.score).fill_nan(None)
         features = self.features
@@ -211,29 +265,65 @@ class Detector(State):
             "part": pl.Series(self.split.parts(table.seconds).tolist(), dtype=pl.String),
             "history": table.earlier(),
             "feature": pl.Series(names[scored.feature].tolist(), dtype=pl.String),
-            "reason": reasons(table, tuple(f for m in self.streams for f in m.encoding.features), features, scored),
+            "reason": reasons(table, self.specs, features, scored, aside),
         }
         for number, feature in enumerate(features):
             columns[f"score_own_{feature.name}"] = pl.Series(scored.own[:, number]).fill_nan(None)
             columns[f"score_population_{feature.name}"] = pl.Series(scored.population[:, number]).fill_nan(None)
         return pl.DataFrame(columns)
 
-    def bands(self, table: EventTable, read: Read, rows: list[int]) -> pl.DataFrame:
-        """`Detection.bands` for the entities of these rows."""
-        codes = np.unique(table.codes[rows]) if rows else np.empty(0, dtype=np.int64)
-        found = bands(self.predictor, read, codes)
+    def aside(self, table: EventTable, reads: tuple[Read, ...], scored: Scored) -> Aside:
+        """What reasons need beside the columns: times and reports of the streams, and a supervised probability."""
+        derived = {}
+        names = iter(feature.name for feature in self.features)
+        for model, read in zip(self.streams, reads, strict=True):
+            for spec in model.encoding.features:
+                name, stream = next(names), read.stream
+                if spec.kind in ("gap", "reports") and name != GAP:
+                    values = np.full(len(table.codes), np.nan)
+                    came = stream.since_last() if spec.kind == "gap" else stream.recent_reports()
+                    values[stream.row[stream.happens]] = came[stream.happens]
+                    derived[name] = values
+        return Aside(derived, None if self.labels is None else -np.expm1(-scored.score))
+
+    def bands(self, table: EventTable, reads: tuple[Read, ...], rows: list[int]) -> pl.DataFrame:
+        """`Detection.bands` for the series of these rows."""
         frame = pl.DataFrame({"row": pl.Series([], dtype=pl.Int64)})
-        for number, ends in found.items():
-            spec = self.encoding.features[number]
-            if spec.scaling is None:
-                continue
-            columns = {
-                "row": ends[:, 0].astype(np.int64),
-                f"low_{spec.name}": spec.scaling.backward(ends[:, 1]),
-                f"high_{spec.name}": spec.scaling.backward(ends[:, 2]),
-            }
-            frame = frame.join(pl.DataFrame(columns), on="row", how="full", coalesce=True)
+        names = iter(feature.name for feature in self.features)
+        for model, read in zip(self.streams, reads, strict=True):
+            wanted = np.flatnonzero(np.isin(read.stream.row, rows))
+            series = np.unique(np.searchsorted(read.stream.starts, wanted, side="right") - 1)
+            found = bands(model.predictor, read, series)
+            for number, spec in enumerate(model.encoding.features):
+                name, ends = next(names), found.get(number)
+                if ends is None:
+                    continue
+                columns = expectation_columns(table, spec, ends[:, 1], ends[:, 2], name)
+                each = pl.DataFrame({"row": ends[:, 0].astype(np.int64), **columns})
+                frame = frame.join(each, on="row", how="full", coalesce=True)
         return frame.sort("row")
+
+    def distances(self, table: EventTable, reads: tuple[Read, ...]) -> pl.DataFrame:
+        """`Detection.distances`."""
+        parts = self.split.parts(table.seconds)
+        judged = parts == ("test" if (parts == "test").any() else "held-out")
+        frames, first = [], 0
+        for model, read in zip(self.streams, reads, strict=True):
+            places = judged[read.stream.row] & ~read.stream.report
+            found = distances(model.predictor, read, places, self.options.seed)
+            frames.append(found.with_columns(pl.col("feature") + first))
+            first += len(model.encoding.features)
+        return pl.concat(frames)
+
+    def common(self, table: EventTable) -> pl.DataFrame:
+        """`Detection.common`."""
+        columns = {}
+        names = iter(feature.name for feature in self.features)
+        for model in self.streams:
+            for spec, head in zip(model.encoding.features, model.predictor.common, strict=True):
+                ends = band(head, head.of(model.predictor.population)[None])
+                columns |= expectation_columns(table, spec, *ends, next(names))
+        return pl.DataFrame(columns)
 
     def notes(self, frame: pl.DataFrame) -> tuple[str, ...]:
         """What should be said about the threshold and the alerts."""

@@ -33,7 +33,9 @@ class Recurrent(nn.Module):
         layer = ConvGRU1d if name == "convgru" else ConvLSTM1d
         self.layer = layer(channels, hidden_size, self.window, window=self.window, causal=True)
 
-    def forward(self, x: Tensor, state: object, mask: Tensor, lengths: Tensor, seconds: Tensor) -> tuple[Tensor, object]:
+    def forward(
+        self, x: Tensor, state: object, mask: Tensor, lengths: Tensor, seconds: Tensor
+    ) -> tuple[Tensor, object]:
         """Hidden states (N, S, F) after each event of x (N, S, C), and the state to go on from; times play no part."""
         return self.layer(x, state, mask=mask, lengths=lengths)  # pyrefly: ignore  # the state is the layer's own
 
@@ -58,7 +60,9 @@ class Calendar(nn.Module):
         self.layer = ConvLSTM1d(channels + 1, hidden_size, 3)
         self.mix = nn.Linear(2 * hidden_size + channels, hidden_size)
 
-    def forward(self, x: Tensor, state: object, mask: Tensor, lengths: Tensor, seconds: Tensor) -> tuple[Tensor, object]:
+    def forward(
+        self, x: Tensor, state: object, mask: Tensor, lengths: Tensor, seconds: Tensor
+    ) -> tuple[Tensor, object]:
         """Hidden states (N, S, F) after each event of x (N, S, C) at `seconds` (N, S); whole series only.
 
         Raises:
@@ -83,9 +87,7 @@ class Calendar(nn.Module):
         read = torch.cat([over.mean(-1)[row, at], own, seen], -1).to(self.mix.weight.dtype)
         return torch.tanh(self.mix(read)), None
 
-    def grid(
-        self, x: Tensor, mask: Tensor, there: Tensor, step: Tensor, site: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def grid(self, x: Tensor, mask: Tensor, there: Tensor, step: Tensor, site: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cells (N, T, 1 + C, sites), their mask, and the steps (N,) of each row that were over before its last."""
         rows, _, channels = x.shape
         most = int(torch.where(there, step, 0).max()) if x.numel() else 0

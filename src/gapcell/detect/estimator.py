@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from gapcell.detect.columns import Column
 from gapcell.detect.detector import Detector
 from gapcell.detect.events import EventTable
+from gapcell.detect.explanations import Explanation
 from gapcell.detect.fitting import fit
 from gapcell.detect.frames import like
 from gapcell.detect.options import FitOptions
@@ -225,7 +226,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):
         anomalous = -np.expm1(self.score_samples(X, y, **arrays))
         return np.stack([1 - anomalous, anomalous], -1)
 
-    def explain(self, X: Any, row: int | tuple[int, int], y: Any = None, **arrays: Any) -> Any:
+    def explain(self, X: Any, row: int | tuple[int, int], y: Any = None, **arrays: Any) -> Explanation:
         """Why one event has its score.
 
         Args:
@@ -239,7 +240,7 @@ class SequenceDetector(OutlierMixin, BaseEstimator):
         """
         given = self._read(X, y, **arrays)
         place, table = place_of(row, given)
-        return self.detector_.score(table).frame["reason"][place]
+        return self.detector_.explain(table, place)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator to a folder, which `Detector.load` and `gapcell score` read too.
@@ -337,8 +338,8 @@ def zero_or_one(sample_weight: Any, table: EventTable) -> np.ndarray:
     """
     weights = np.asarray(sample_weight, dtype=float)
     if weights.shape != (table.reading.rows,) or not np.isin(weights, (0.0, 1.0)).all():
-        raise ValueError(f"sample_weight of shape {weights.shape} must have shape ({table.reading.rows},) and hold 0 and "
-                         "1 only")  # fmt: skip
+        raise ValueError(f"sample_weight of shape {weights.shape} must have shape ({table.reading.rows},) and "
+                         "hold 0 and 1 only")  # fmt: skip
     return weights == 1
 
 

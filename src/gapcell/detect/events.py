@@ -361,6 +361,22 @@ def rebuild(
     return assemble(reading.source, entity, times, values, label, (reading.time, reading.columns, (), ()), others)
 
 
+def part_of(table: EventTable, rows: np.ndarray) -> EventTable:
+    """The table of these rows alone, in this order, read as the whole was."""
+    different, codes = np.unique(table.codes[rows], return_inverse=True)
+    order = np.lexsort((table.seconds[rows], codes))
+    values = table.values[rows]
+    reading = replace(
+        table.reading, rows=len(rows), entities=len(different), missing=tuple(column.null_count() for column in values)
+    )
+    return EventTable(
+        reading, table.entity[rows], table.time[rows], table.seconds[rows], values,
+        None if table.label is None else table.label[rows],
+        codes, order, np.searchsorted(codes[order], np.arange(len(different) + 1)),
+        table.others.select(pl.all().gather(rows)),
+    )  # fmt: skip
+
+
 def load_cdnow() -> EventTable:
     """Purchases at CDNOW, 1997-01 to 1998-06 (Fader and Hardie 2001), from the installed wheel of `lifetimes`.
 

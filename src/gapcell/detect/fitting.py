@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from gapcell.detect.checkpoint import Checkpoints
 from gapcell.detect.columns import listed
@@ -22,10 +21,10 @@ from gapcell.detect.options import FitOptions
 from gapcell.detect.refusals import TableError
 from gapcell.detect.results import Candidate, Progress, Split, silent
 from gapcell.detect.selection import fit_stream
+from gapcell.detect.splits import cut_time
 from gapcell.detect.state import Schema, StreamModel
 from gapcell.detect.streams import Stream, streams_of
 from gapcell.detect.tail_map import TailMap
-from gapcell.detect.times import parse_times
 
 DAY = 86_400.0
 MOST_ALERTS = 0.5  # of the events, however many a day are wanted
@@ -197,39 +196,6 @@ def conformal(scores: np.ndarray, budget: float) -> float:
     if place > scores.size:
         return max(float(scores.max()), -math.log(budget))
     return float(np.partition(scores, place - 1)[place - 1])
-
-
-def cut_time(table: EventTable, options: FitOptions) -> Split:
-    """Where time is cut: at the stated times, or so that the parts have the stated shares of the events."""
-    seconds = np.sort(table.seconds)
-    if seconds[0] == seconds[-1]:
-        what = "holds a single event" if len(seconds) == 1 else "has all its events at one time"
-        raise TableError(f"the table {what}: a detector learns from earlier events and needs later ones")
-    train_until = seconds[int(options.train_share * len(seconds))]
-    test_from = seconds[min(math.ceil((1 - options.test_share) * len(seconds)), len(seconds) - 1)]
-    if options.train_until is not None:
-        train_until = moment_of(table, options.train_until, "train_until")
-    if options.test_from is not None:
-        test_from = moment_of(table, options.test_from, "test_from")
-    held_out = seconds[(seconds >= train_until) & (seconds < test_from)]
-    if held_out.size == 0 or seconds[0] >= train_until:
-        empty = "training" if seconds[0] >= train_until else "held-out"
-        raise TableError(f"the {empty} part is empty: no event lies there in time column {table.reading.time!r}; "
-                         "choose train_until and test_from (or the shares) so that each part has events")  # fmt: skip
-    middle = float(held_out[len(held_out) // 2])
-    if middle == held_out[0]:  # one time has most of them: all of them choose, and those after it set the threshold
-        later = held_out[held_out > middle]
-        middle = float(later[0]) if later.size else middle
-    return Split(float(train_until), middle, float(test_from))
-
-
-def moment_of(table: EventTable, time: str | float, name: str) -> float:
-    """A time given as an option, in seconds as the table has them."""
-    if isinstance(time, str):
-        if table.time.dtype == pl.Float64:
-            raise TableError(f"{name} (={time!r}) is a date, but time column {table.reading.time!r} holds seconds")
-        return float(parse_times(pl.Series(name, [time])).seconds[0])
-    return float(time)
 
 
 def check_enough(table: EventTable, split: Split, options: FitOptions) -> None:

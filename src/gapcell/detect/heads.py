@@ -74,8 +74,8 @@ def candidate_heads(features: Sequence[FeatureSpec], components: int) -> tuple[H
     """Every head that is trained; for a numeric feature both families, of which held-out events choose one.
 
     A number that often is zero has a probability of zero beside its mixture, and no other family: a density has no
-    say about a value that repeats. The time since the last event is always a mixture, because its likelihood needs the probability that a gap still
-    open when training ends grows longer yet.
+    say about a value that repeats. The time since the last event is always a mixture, because its likelihood needs the
+    probability that a gap still open when training ends grows longer yet.
     """
     heads: list[Head] = []
     for number, feature in enumerate(features):

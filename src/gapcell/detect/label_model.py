@@ -76,9 +76,7 @@ def label_inputs(odds: np.ndarray, parts: np.ndarray, inputs: np.ndarray) -> np.
     return np.concatenate([np.where(there, known, 0.0), there, inputs], 1)
 
 
-def fit_labels(
-    x: np.ndarray, labels: np.ndarray, seed: int, progress: Callable[[int, int], None]
-) -> LabelModel:
+def fit_labels(x: np.ndarray, labels: np.ndarray, seed: int, progress: Callable[[int, int], None]) -> LabelModel:
     """Train the ensemble.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a series' values were like so far: running moments, which a recurrent state keeps over hundreds of events badly."""
+"""What a series' values were like so far: running moments, which a recurrent state keeps badly over many events."""
 
 from __future__ import annotations
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -15,17 +13,24 @@ from markupsafe import Markup
 
 from gapcell import __version__
 from gapcell.detect import charts
-from gapcell.detect.alerts import DRAWN, days_only, highest_alerts, odds_of, shown_moment
-from gapcell.detect.results import Comparison, Detection, Metrics, Progress, Summary, silent
+from gapcell.detect.alerts import highest_alerts, shown_moment
+from gapcell.detect.metrics import Daily, alerts_a_day, precision_a_day
+from gapcell.detect.reasons import days_only, title_of
+from gapcell.detect.report_entities import entity_pages
+from gapcell.detect.report_features import encoders, feature_views, judged_part, odds_table
+from gapcell.detect.report_gaps import (
+    lengths_chart,
+    missing_chart,
+    missing_columns,
+    six_numbers,
+    unscored,
+    waits_chart,
+)
+from gapcell.detect.results import Comparison, Detection, Metrics, Progress, silent
 from gapcell.detect.wording import amount, duration, odds, printable, share, whole_days
 from gapcell.files import replacing
 
-LENGTH_BINS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
-WAIT_BINS = (
-    ("under a minute", 60), ("under an hour", 3_600), ("under a day", 86_400), ("1 to 7 days", 604_800),
-    ("7 to 30 days", 2_592_000), ("30 to 90 days", 7_776_000), ("90 days to a year", 31_557_600),
-    ("over a year", math.inf),
-)  # fmt: skip
+LOOKED_AT = (1, 2, 5, 10, 20, 50, 100, 200)  # a day, as far as there are so many events
 
 
 def write(detection: Detection, path: str | Path, *, progress: Progress = silent) -> None:
@@ -49,22 +54,19 @@ def render(detection: Detection, *, progress: Progress = silent) -> str:
     Names and values from the table are escaped and their control characters replaced; the page has no script, and
     forbids the browser to fetch anything.
     """
-    source = resources.files("gapcell.detect").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"count": lambda number: f"{number:,}", "name": printable, "sentence": sentence}
-    template = environment.from_string(source)
     reading = detection.table.reading
-    return template.render(
+    alerts = highest_alerts(detection)
+    pages = entity_pages(detection, alerts, progress)
+    return page().render(
         version=__version__,
         reading=reading,
         source=Path(reading.source).name,
         headline=headline(detection),
         summary=summary(detection),
         tiles=tiles(detection),
-        alerts=highest_alerts(detection, progress),
-        drawn=DRAWN,
+        alerts=alerts,
+        pages=pages,
+        drawn={alert.rank for page in pages for alert in (*page.detailed, *page.brief)},
         threshold=f"{detection.threshold:.2f}",
         budget=odds(1 / detection.budget),
         parts=parts(detection),
@@ -74,21 +76,37 @@ def render(detection: Detection, *, progress: Progress = silent) -> str:
         comparison=None if detection.comparison is None else comparison_chart(detection.comparison),
         by_kind=None if detection.comparison is None else by_kind(detection.comparison),
         compared=detection.comparison,
+        daily=daily(detection),
+        a_day=alerts_each_day(detection),
+        views=feature_views(detection),
+        judged=judged_part(detection),
+        held=odds_table(detection),
+        encoders=encoders(detection),
+        missing=missing_columns(detection),
+        lacking=missing_chart(detection),
+        not_scored=unscored(detection),
         lengths=lengths_chart(detection),
         waits=waits_chart(detection),
         numbers=zip(
             ("least", "25 %", "median", "75 %", "most", "mean"),
             six_numbers(detection.lengths, amount),
-            six_numbers(detection.gaps, whole_days if days_only(detection) else duration),
+            six_numbers(detection.gaps, whole_days if days_only(detection.table) else duration),
             strict=True,
         ),
         features=features(detection),
         training=training_chart(detection),
-        epochs=detection.epochs,
-        notes=detection.notes,
-        no_history=detection.no_history,
-        unscored=detection.unscored,
+        detection=detection,
     )
+
+
+def page() -> jinja2.Template:
+    """The page without what it says."""
+    source = resources.files("gapcell.detect").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"count": lambda number: f"{number:,}", "name": printable, "sentence": sentence}
+    return environment.from_string(source)
 
 
 def sentence(note: str) -> str:
@@ -125,7 +143,8 @@ def summary(detection: Detection) -> list[str]:
         if worst[1] > 2:
             said.append(f"{worst[1]} of them on {printable(worst[0])} alone.")
         by = hit["feature"].value_counts(sort=True).rows()
-        told = ", ".join(f"{printable(name)} ({count:,})" for name, count in by[:4])
+        titles = {feature.name: title_of(feature) for feature in detection.features}
+        told = ", ".join(f"{titles[name]} ({count:,})" for name, count in by[:4])
         said.append(f"What gave them away: {told}.")
     if detection.metrics is not None and detection.metrics.positives:
         found = detection.metrics
@@ -147,7 +166,7 @@ def tiles(detection: Detection) -> list[tuple[str, str, str]]:
         ("events read", f"{reading.rows:,}", f"of {reading.entities:,} different {printable(reading.entity)}"),
         ("judged", f"{judged.height:,}", "the latest, not learnt from"),
         ("alerts", f"{count:,}", f"{share(count, judged.height)} of them; budget {odds(1 / detection.budget)}"),
-        ("threshold", f"{detection.threshold:.2f}", f"as unlikely as {odds_of(detection.threshold)}"),
+        ("threshold", f"{detection.threshold:.2f}", f"as unlikely as {odds(math.exp(min(detection.threshold, 700)))}"),
     ]
 
 
@@ -190,6 +209,42 @@ def metrics_chart(metrics: Metrics) -> Markup | None:
     return charts.draw(charts.bars(rows, highest=1), "; ".join(f"{row.name} {row.label}" for row in rows))
 
 
+def daily(detection: Detection) -> list[tuple[Daily, Daily]]:
+    """Precision of looking at so many events a day, and at so many entities; nothing where no label is true."""
+    label = detection.table.label
+    if label is None or detection.metrics is None or detection.metrics.positives == 0:
+        return []
+    rows = (detection.frame["part"] == "test").to_numpy()
+    events = detection.frame.filter(part="test")
+    score, true, seconds = events["score"], label.filter(pl.Series(rows)), detection.table.seconds[rows]
+    each_day = alerts_a_day(events["alert"], seconds)["events"]
+    most = float(each_day.filter(each_day > 0).median())  # pyrefly: ignore[bad-argument-type]  # there is a test event
+    return [
+        (
+            precision_a_day(score, true, seconds, k),
+            precision_a_day(score, true, seconds, k, entities=events["entity"]),
+        )
+        for k in LOOKED_AT
+        if k <= max(most, 1)
+    ]
+
+
+def alerts_each_day(detection: Detection) -> str:
+    """How many alerts come a day in the judged events, in a sentence."""
+    judged = (detection.frame["part"] == judged_part(detection)).to_numpy()
+    if not judged.any():
+        return ""
+    days = alerts_a_day(detection.frame["alert"].filter(pl.Series(judged)), detection.table.seconds[judged])
+    count = days["alerts"]
+    if days.height == 1:
+        return ""
+    mean, most = float(count.sum() / days.height), int(count.max())  # pyrefly: ignore[bad-argument-type]  # of integers
+    return (
+        f"Over {days.height:,} days that is {amount(round(mean, 2))} alerts a day, {most:,} on the busiest; "
+        f"{share(int((count == 0).sum()), days.height)} of the days have none."
+    )
+
+
 def comparison_chart(comparison: Comparison) -> Markup:
     """Average precision of each method over all kinds of injected anomalies."""
     whole = comparison.frame.filter(pl.col("average_precision").is_not_nan(), kind="all")
@@ -223,42 +278,6 @@ def by_kind(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[tup
     return kinds, [*table, ("random", [(f"{rates[kind]:.3f}", False) for kind in kinds])]
 
 
-def lengths_chart(detection: Detection) -> Markup:
-    """How many entities have how many events."""
-    lengths = np.diff(detection.table.starts)
-    counts, _ = np.histogram(lengths, [*LENGTH_BINS, math.inf])
-    names = [
-        f"{low}" if high == low + 1 else f"{low} to {high - 1}" for low, high in itertools.pairwise(LENGTH_BINS)
-    ] + [f"{LENGTH_BINS[-1]:,} or more"]
-    return counted_bars(names, counts, "entities by number of events")
-
-
-def waits_chart(detection: Detection) -> Markup | None:
-    """How often an entity waits how long; None when no entity has two events."""
-    waits = detection.table.since_last()
-    waits = waits[~np.isnan(waits)]
-    if len(waits) == 0:
-        return None
-    bins = (("the same day", 86_400), *WAIT_BINS[3:]) if days_only(detection) else WAIT_BINS
-    counts, _ = np.histogram(waits, [0, *(limit for _, limit in bins)])
-    return counted_bars([name for name, _ in bins], counts, "waits between events")
-
-
-def counted_bars(names: list[str], counts: np.ndarray, description: str) -> Markup:
-    """Bars of counts without the empty ones at either end."""
-    filled = np.flatnonzero(counts)
-    rows = [charts.Bar(names[i], float(counts[i]), f"{counts[i]:,}") for i in range(filled[0], filled[-1] + 1)]
-    return charts.draw(charts.bars(rows), f"{description}: " + "; ".join(f"{row.name} {row.label}" for row in rows))
-
-
-def six_numbers(numbers: Summary, words: Callable[[float], str]) -> list[str]:
-    """Smallest, quartiles, largest and mean in words; dashes where nothing was counted."""
-    values = (
-        numbers.minimum, numbers.lower_quartile, numbers.median, numbers.upper_quartile, numbers.maximum, numbers.mean,
-    )  # fmt: skip
-    return [words(value) if numbers.count else "—" for value in values]
-
-
 def features(detection: Detection) -> list[tuple[str, str, str, float, str, str]]:
     """Scored features: (name, kind, missing, missing in per cent, tail, heads)."""
     rows = detection.table.reading.rows
@@ -271,9 +290,7 @@ def features(detection: Detection) -> list[tuple[str, str, str, float, str, str]
             if feature.family == feature.population_family
             else f"{feature.family}, {feature.population_family}"
         )
-        made.append(
-            (printable(feature.name), feature.kind, share(count, rows), 100 * count / rows, feature.tail, heads)
-        )
+        made.append((title_of(feature), feature.kind, share(count, rows), 100 * count / rows, feature.tail, heads))
     return made
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -160,6 +161,24 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
+class Aside:
+    """What a detector knows beside the columns of the table and its unsupervised score.
+
+    Attributes:
+        derived: what came of features that are neither a column nor the time since the entity's last event, by the
+            feature's name, each (rows,) float64 with NaN where there is nothing: the time since the last event of a
+            further stream, and recent reports.
+        alarm: (rows,) float64, the probability of a true label under a supervised score; None without one.
+    """
+
+    derived: Mapping[str, np.ndarray]
+    alarm: np.ndarray | None = None
+
+
+NOTHING_ASIDE = Aside({})
+
+
+@dataclass(frozen=True, eq=False)
 class Detection:
     """Every event scored, and all that a report needs.
 
@@ -185,7 +204,11 @@ class Detection:
             of `frame` but the parts, and `row` (Int64, place in the table).
         bands: for the events of the entities in `top`: row (Int64) and, for each numeric feature F and the gap, low_F
             and high_F (Float64), the range in which the entity's own prediction expected 90 % (in the table's units;
-            seconds for time_since_last).
+            seconds for time_since_last), and for each other feature F likeliest_F (String, in words) and probability_F.
+        common: one row of the same columns, without `row`: what the population expected of every event.
+        distances: feature (Int64, its number), events, own and population: how far the events of the test part, or the
+            held-out one when there is none, are from what was predicted; `calibration.kolmogorov` defines it.
+        aside: what came beside the columns, and the probability under a supervised score.
         metrics: on the test part, when there is a label; else None.
         comparison: injected anomalies, when asked for; else None (`dataclasses.replace` puts it in).
         notes: what else should be said, each one sentence.
@@ -208,19 +231,23 @@ class Detection:
     metrics: Metrics | None = None
     comparison: Comparison | None = None
     notes: tuple[str, ...] = ()
+    common: pl.DataFrame = field(default_factory=pl.DataFrame)
     candidates: tuple[Candidate, ...] = ()
+    distances: pl.DataFrame = field(default_factory=pl.DataFrame)
+    aside: Aside = NOTHING_ASIDE
 
     def history(self, row: int) -> pl.DataFrame:
         """The whole series of the entity that `row` belongs to, in time order.
 
         Columns: row (Int64), time, score, alert, part, each feature's value under its own name (null where missing;
-        time_since_last in seconds), and low_F, high_F, null where `bands` does not have them. A feature that has the
-        name of another of these columns gets "value_" put before it.
+        time_since_last in seconds), and the columns of `bands`, null where it does not have the event. A feature that
+        has the name of another of these columns gets "value_" put before it.
         """
         rows = self.table.rows_of(int(self.table.codes[row]))
         taken = {"row", "time", "score", "alert", "part", *self.bands.columns}
         columns = {column.name: column.gather(rows) for column in self.table.values}
-        columns[GAP] = pl.Series(self.table.since_last()[rows]).fill_nan(None)
+        derived = {GAP: self.table.since_last(), **self.aside.derived}
+        columns |= {name: pl.Series(values[rows]).fill_nan(None) for name, values in derived.items()}
         values = pl.DataFrame({f"value_{name}" if name in taken else name: column for name, column in columns.items()})
         events = self.frame.select("time", "score", "alert", "part")[rows]
         frame = pl.concat([pl.DataFrame({"row": rows}), events, values], how="horizontal")

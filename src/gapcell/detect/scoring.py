@@ -133,7 +133,7 @@ def parts_of(predictor: Predictor, read: Read, rows: int) -> tuple[np.ndarray, n
 
 
 def event_states(predictor: Predictor, read: Read) -> Iterator[tuple[Tensor, Tensor]]:
-    """The state before every event that is read: yields places (events,) and states (events, F); nothing without one."""
+    """The state before every event that is read: places (events,) and states (events, F); nothing without a network."""
     if predictor.network is None:
         return
     happens = torch.from_numpy(~read.stream.report)
@@ -214,17 +214,16 @@ def band(head: Head, parameters: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bands(predictor: Predictor, read: Read, series: np.ndarray) -> dict[int, np.ndarray]:
-    """For each numeric feature's number: (events, 3) row, low and high end of the own prediction's expected range.
+    """For each feature's number: (events, 3) row, and the two numbers of `band` of the own prediction.
 
     Args:
         predictor: of the stream.
         read: the stream.
         series: (n,) the numbers of the series that are wanted.
     """
-    numeric = {i: head for i, head in enumerate(predictor.own) if head.family in NUMERIC}
-    found: dict[int, list[np.ndarray]] = {number: [] for number in numeric}
+    found: dict[int, list[np.ndarray]] = {number: [] for number in range(len(predictor.own))}
     for places, parameters in predictions(predictor, only(read, series)):
-        for number, head in numeric.items():
+        for number, head in enumerate(predictor.own):
             low, high = band(head, head.of(parameters))
             found[number].append(np.stack([read.stream.row[places].astype(float), low, high], 1))
     return {number: np.concatenate(pieces) if pieces else np.empty((0, 3)) for number, pieces in found.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gapcell.detect.columns import Column
-from gapcell.detect.features import Encoding
+from gapcell.detect.features import Encoding, FeatureSpec
 from gapcell.detect.label_model import LabelModel
 from gapcell.detect.options import FitOptions
 from gapcell.detect.results import Candidate, Epoch, Feature, Split
@@ -105,6 +105,11 @@ class State:
             for key, model in zip(keys, self.streams, strict=True)
             for feature in features_of(model, key, self.options.unscored)
         )
+
+    @property
+    def specs(self) -> tuple[FeatureSpec, ...]:
+        """How each of the features is encoded."""
+        return tuple(spec for model in self.streams for spec in model.encoding.features)
 
     @property
     def scored(self) -> np.ndarray:

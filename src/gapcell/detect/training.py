@@ -97,9 +97,7 @@ class Course:
         return self.network.eval()
 
 
-def fit_network(
-    material: Material, held_out: HeldOut, course: Course, options: FitOptions, watcher: Watcher
-) -> None:
+def fit_network(material: Material, held_out: HeldOut, course: Course, options: FitOptions, watcher: Watcher) -> None:
     """Train until no epoch predicts the held-out events better; the best one is kept in the course.
 
     An interruption (Ctrl-C) after the first epoch ends the training there, and is passed on.
@@ -112,9 +110,7 @@ def fit_network(
         course.schedule.step()
         judged = held_out.judge(course.network, material)
         value = judged.value if judged.events else train
-        if value < min((epoch.held_out for epoch in course.epochs), default=math.inf) - IMPROVEMENT:
-            course.best, course.judged = copy.deepcopy(course.network.state_dict()), judged
-        elif not course.best:
+        if not course.best or value < min(epoch.held_out for epoch in course.epochs) - IMPROVEMENT:
             course.best, course.judged = copy.deepcopy(course.network.state_dict()), judged
         course.epochs.append(Epoch(len(course.epochs) + 1, train, value))
         watcher.after_epoch(course, options.epochs)
