@@ -1,0 +1,1 @@
+"""How well `gapcell.detect` finds what is anomalous, beside simpler detectors: `python -m benchmarks.detect`."""
