@@ -9,10 +9,11 @@ import polars as pl
 import pytest
 
 from gapcell.detect import Detector, EventTable, TableError, fit, read_table
-from gapcell.detect.baselines import encoded_events, compare, forest, robust_z
+from gapcell.detect.baselines import compare, encoded_events, forest, robust_z
 from gapcell.detect.injection import BURST, FACTOR, Injected, inject
 from gapcell.detect.model import Sequences
 from gapcell.detect.results import Comparison, Split
+from gapcell.detect.scoring import Scored
 
 from .conftest import QUICK, purchases
 
@@ -117,7 +118,11 @@ def test_a_comparison_has_every_method_and_kind_and_is_reproducible(
     assert frame["base_rate"].is_between(0, 0.5).all()
     by_kind = dict(frame.filter(pl.col("method") == "gapcell").select("kind", "injected").iter_rows())
     assert by_kind["all"] == by_kind["amount"] + by_kind["burst"] + by_kind["swap"]
-    assert compare(detector, table, lambda stage, done, total: None).frame.equals(frame)
+
+    def judge(events: EventTable) -> Scored:
+        return detector.judge(events, detector.reads(events))
+
+    assert compare(detector, judge, table, lambda stage, done, total: None).frame.equals(frame)
 
 
 def test_a_multiplied_amount_is_found_better_than_at_random(comparison: Comparison) -> None:

@@ -21,7 +21,6 @@ from gapcell.detect.calibration import (
 )
 from gapcell.detect.features import Scaling
 from gapcell.detect.heads import Head, Targets
-from gapcell.detect.model import Sequences
 
 EVENTS = 20_000
 LUCKY = 1.95 / math.sqrt(EVENTS)  # a uniform sample is further out once in a thousand times
@@ -155,10 +154,8 @@ def test_a_detection_says_how_far_its_predictions_are_from_what_came(detection: 
 def test_predictions_are_near_the_part_they_were_fitted_on(
     detector: Detector, detection: Detection, table: EventTable
 ) -> None:
-    encoded = detector.encoding.encode(table)
-    series = table.starts[:-1], table.starts[1:]
     training = (detection.frame["part"] == "train").to_numpy()[table.order]
-    found = distances(detector.predictor, Sequences.of(encoded), Targets.of(encoded), series, training, 0)
+    found = distances(detector.predictor, detector.reads(table)[0], training, 0)
     assert found["events"][2] == training.sum()
     assert found["own"].max() < 0.2
     assert found["population"].max() < 0.2
@@ -166,9 +163,7 @@ def test_predictions_are_near_the_part_they_were_fitted_on(
 
 
 def test_distances_without_a_judged_event_are_unknown(detector: Detector, table: EventTable) -> None:
-    encoded = detector.encoding.encode(table)
-    series = table.starts[:-1], table.starts[1:]
     nobody = np.zeros(len(table.codes), dtype=bool)
-    found = distances(detector.predictor, Sequences.of(encoded), Targets.of(encoded), series, nobody, 0)
+    found = distances(detector.predictor, detector.reads(table)[0], nobody, 0)
     assert found["events"].sum() == 0
     assert found["own"].null_count() == found.height

@@ -125,7 +125,7 @@ def test_probabilities_are_there_only_when_supervised(fitted: SequenceDetector, 
 
 def test_a_fit_says_how_far_it_is_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
     SequenceDetector("customer", verbose=True, **FAST | {"epochs": 1}).fit(purchases(customers=10, events=12))
-    assert "network: 1 of 1, held-out negative log-likelihood" in capsys.readouterr().out
+    assert "network: 1 of 1, convlstm by customer: held-out negative log-likelihood" in capsys.readouterr().out
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def test_what_is_missing_is_not_scored_and_says_so(
 
 def test_an_event_is_explained(fitted: SequenceDetector, frame: pl.DataFrame) -> None:
     detection = fitted.detector_.score(read_table(frame)).frame
-    assert fitted.explain(frame, 7) == detection["reason"][7]
+    assert str(fitted.explain(frame, 7)) == detection["reason"][7]
     with pytest.raises(IndexError, match="row 1200 is not in the table: it has the rows 0 to 1199"):
         fitted.explain(frame, 1200)
 

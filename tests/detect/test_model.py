@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from gapcell.detect import distributions
+from gapcell.detect.encoders import Calendar
 from gapcell.detect.features import GAP, FeatureSpec, Scaling
 from gapcell.detect.heads import (
     Head,
@@ -25,7 +26,6 @@ from gapcell.detect.heads import (
     quantile,
     surprise,
 )
-from gapcell.detect.encoders import Calendar
 from gapcell.detect.model import Network, Sequences, states_before
 from gapcell.detect.options import ENCODERS
 from gapcell.detect.scoring import combine

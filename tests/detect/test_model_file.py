@@ -92,6 +92,7 @@ def flip_a_bit(folder: Path) -> None:
     path.write_bytes(contents)
 
 
+FEATURE = ("streams", 0, "encoding", "features")
 START = "0.network.readout.start"
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no description": (remove("detector.json"), "there is no detector in .*: detector.json cannot be read"),
@@ -107,16 +108,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text for a number": (set_in("threshold", "5"), "has no 'threshold' of type float"),
     "a huge window": (set_in("window", 10**9, "options"), r"options are out of range: window \(=1000000000\)"),
     "another option": (set_in("device", "cuda", "options"), "options are not the options this version knows"),
-    "no gap": (edit(lambda contents: contents["streams"][0]["encoding"]["features"].pop()), "does not have the columns of the"),
-    "negative spread": (set_in("spread", -1.0, "streams", 0, "encoding", "features", 0, "scaling"), "scaling has spread -1.0"),
+    "no gap": (set_in("features", [], *FEATURE[:3]), "does not have the columns of the"),
+    "negative spread": (set_in("spread", -1.0, *FEATURE, 0, "scaling"), "scaling has spread -1.0"),
     "another column": (set_in("name", "sum", "schema", "columns", 0), "does not have the columns of the schema"),
-    "another kind": (set_in("kind", "text", "streams", 0, "encoding", "features", 0), "has kind 'text', which is none of numeric"),
+    "another kind": (set_in("kind", "text", *FEATURE, 0), "has kind 'text', which is none of numeric"),
     "families": (set_in("own", ["mixture"] * 4, "streams", 0), "names no family that suits each feature in 'own'"),
     "tails": (set_in("tails", ["up"] * 4, "streams", 0), "names no tail for each feature"),
     "too many categories": (
-        set_in("categories", ["x"] * 10_000, "streams", 0, "encoding", "features", 1), "has no list 'categories' of at most 20 values",
+        set_in("categories", ["x"] * 10_000, *FEATURE, 1), "has no list 'categories' of at most 20 values",
     ),
-    "fewer categories": (set_in("categories", ["web"], "streams", 0, "encoding", "features", 1), "shapes of its tensors differ"),
+    "fewer categories": (set_in("categories", ["web"], *FEATURE, 1), "shapes of its tensors differ"),
     "another encoder": (set_in("encoder", "transformer", "streams", 0), "has encoder 'transformer', which is none of"),
     "an encoder of another size": (set_in("encoder", "lstm", "streams", 0), "shapes of its tensors differ"),
     "a stream too many": (set_in("others", ["terminal"], "schema"), "has not one stream for each key"),

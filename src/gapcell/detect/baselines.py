@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -16,13 +16,10 @@ from gapcell.detect.injection import KINDS, Injected, inject
 from gapcell.detect.material import Material
 from gapcell.detect.metrics import evaluate
 from gapcell.detect.results import Comparison, Progress, silent
-from gapcell.detect.scoring import Read, combine, decide, parts_of
+from gapcell.detect.scoring import Read, Scored, combine, decide, parts_of
 from gapcell.detect.selection import fit_stream
 from gapcell.detect.state import State
 from gapcell.detect.streams import streams_of
-
-if TYPE_CHECKING:
-    from gapcell.detect.detector import Detector
 
 MEMORY = 50  # earlier events that a running median looks back on
 SHRINKAGE = 5.0  # events' worth of the population in an entity's own spread
@@ -30,7 +27,9 @@ DEVIATION = 1.4826  # of a normal distribution, over its median absolute deviati
 TREES = 100
 
 
-def compare(detector: Detector, table: EventTable, progress: Progress) -> Comparison:
+def compare(
+    detector: State, judge: Callable[[EventTable], Scored], table: EventTable, progress: Progress
+) -> Comparison:
     """Inject anomalies into the test part of a table and measure the detector beside simpler ones.
 
     The methods see the same features, scaled alike, and the same missing values: a robust z-score against the
@@ -40,6 +39,7 @@ def compare(detector: Detector, table: EventTable, progress: Progress) -> Compar
 
     Args:
         detector: fitted on `table`.
+        judge: scores another table with it.
         table: the events the detector was fitted on.
         progress: called with the stage "baselines".
 
@@ -48,7 +48,7 @@ def compare(detector: Detector, table: EventTable, progress: Progress) -> Compar
     """
     injected = inject(table, detector.split, detector.encoding.gap.unit, detector.options.seed)
     original, encoded = (encoded_events(detector, events) for events in (table, injected.table))
-    itself = detector.judge(injected.table, detector.reads(injected.table))
+    itself = judge(injected.table)
     past = original.value[table.seconds[table.order] < detector.split.train_until]
     scores = {}
     methods = {
@@ -88,7 +88,7 @@ def encoded_events(detector: State, table: EventTable) -> Encoded:
     return without.encode(table, streams_of(table, None)[0])
 
 
-def zero_filled(detector: Detector, table: EventTable, injected: EventTable) -> np.ndarray:
+def zero_filled(detector: State, table: EventTable, injected: EventTable) -> np.ndarray:
     """The same network, trained and run on x * mask without the mask, by entity only: (rows,)."""
     network, options = detector.predictor.network, detector.options
     options = dataclasses.replace(options, encoder="none" if network is None else network.name)

@@ -28,6 +28,7 @@ from gapcell.detect.silence import silences
 from gapcell.detect.splits import moment_of
 from gapcell.detect.state import State
 from gapcell.detect.streams import streams_of
+from gapcell.detect.tail_map import worth_of
 from gapcell.detect.times import MILLISECONDS, SECONDS, YMD
 
 
@@ -145,7 +146,7 @@ class Detector(State):
         if self.labels is not None:
             raise TableError("a supervised detector looks for what is labelled, not for injected anomalies: compare "
                              "one that is not supervised")  # fmt: skip
-        return compare(self, table, progress)
+        return compare(self, lambda events: self.judge(events, self.reads(events)), table, progress)
 
     def save(self, path: str | Path) -> None:
         """Write the detector to a folder, as detector.json and detector.safetensors; each appears whole.
@@ -214,11 +215,11 @@ class Detector(State):
             for number, feature in enumerate(model.encoding.features):
                 if feature.kind == "reports":  # many reports are strange even where many were to be expected
                     mine[:, number] = np.nan
-        everything = [np.hstack(own), np.hstack(population)]
-        for parts, maps in zip(everything, (self.own_maps, self.population_maps), strict=True):
-            for number, worth in enumerate(maps):
-                parts[:, number] = worth(parts[:, number])
-        return *everything, np.stack(odds, 1)
+        return (
+            worth_of(np.hstack(own), self.own_maps),
+            worth_of(np.hstack(population), self.population_maps),
+            np.stack(odds, 1),
+        )
 
     def label_inputs(self, table: EventTable, reads: tuple[Read, ...]) -> tuple[np.ndarray, Scored]:
         """What the model of the labels reads of each event, (rows, K), and the scores without labels."""

@@ -169,14 +169,15 @@ def read_table(
     name = "a frame" if in_memory else str(source)
     if frame.height == 0:
         raise TableError(f"{name} holds no events: at least one row was expected")
-    entity, *others = [entity] if entity is None or isinstance(entity, str) else list(entity) or [None]
+    keys = () if entity is None else (entity,) if isinstance(entity, str) else tuple(entity)
+    entity, others = (keys[0] if keys else None), keys[1:]
     guessed = tuple(role for role, given in (("entity", entity), ("time", time), ("values", values)) if given is None)
     entity, time = named_or_guessed(frame, entity, time, label)
     labels = None if label is None else as_boolean(frame[label], "label")
     entities = entity_column(frame[entity])
     times = parse_times(frame[time], numbers_as)
     roles = {entity, time, label, *others}
-    keys = other_keys(frame, others, (entity, time, label))
+    further = other_keys(frame, others, (entity, time, label))
     if values is None:
         columns, left_out = guess_values(frame, roles, labels)
         refuse_featureless(columns, left_out)
@@ -186,7 +187,7 @@ def read_table(
     if len(columns) > MOST_FEATURES:
         raise TableError(f"{len(columns)} columns could be features: name at most {MOST_FEATURES} (values=, --value)")
     features = frame.select(as_kind(frame[column.name], column.kind).alias(column.name) for column in columns)
-    return assemble(name, entities, times, features, labels, (time, columns, guessed, left_out), keys)
+    return assemble(name, entities, times, features, labels, (time, columns, guessed, left_out), further)
 
 
 def other_keys(frame: pl.DataFrame, others: Sequence[str], taken: tuple[str | None, ...]) -> pl.DataFrame:

@@ -118,7 +118,7 @@ def parts_of(predictor: Predictor, read: Read, rows: int) -> tuple[np.ndarray, n
     odds = np.full(rows, np.nan)
     network = predictor.network
     for places, states in event_states(predictor, read):
-        row = read.stream.row[places]
+        row = read.stream.row[places.numpy()]
         parameters = readout(predictor, states)
         own[row] = surprises(predictor.own, parameters, read.targets.at(places), predictor.tails)
         if network is not None and network.label_head is not None:
@@ -128,7 +128,7 @@ def parts_of(predictor: Predictor, read: Read, rows: int) -> tuple[np.ndarray, n
     for places in events_read(read):
         alike = predictor.population.expand(len(places), -1)
         found = surprises(predictor.common, alike, read.targets.at(places), predictor.tails)
-        population[read.stream.row[places]] = found
+        population[read.stream.row[places.numpy()]] = found
     return own, population, odds
 
 
@@ -190,7 +190,7 @@ def expected(predictor: Predictor, read: Read, features: np.ndarray, by_populati
         if at.size:
             found[at] = np.stack(band(head, head.of(predictor.population)), -1)
     for places, parameters in predictions(predictor, read):
-        row = read.stream.row[places]
+        row = read.stream.row[places.numpy()]
         for number, head in enumerate(predictor.own):
             those = (features[row] == number) & ~by_population[row]
             if those.any():
@@ -225,7 +225,7 @@ def bands(predictor: Predictor, read: Read, series: np.ndarray) -> dict[int, np.
     for places, parameters in predictions(predictor, only(read, series)):
         for number, head in enumerate(predictor.own):
             low, high = band(head, head.of(parameters))
-            found[number].append(np.stack([read.stream.row[places].astype(float), low, high], 1))
+            found[number].append(np.stack([read.stream.row[places.numpy()].astype(float), low, high], 1))
     return {number: np.concatenate(pieces) if pieces else np.empty((0, 3)) for number, pieces in found.items()}
 
 

@@ -70,7 +70,10 @@ def gather(begin: np.ndarray, end: np.ndarray) -> tuple[Tensor, Tensor]:
     """Places of the events of runs, padded on the right: int64 (runs, longest), and bool, True where an event is."""
     places = begin[:, None] + np.arange((end - begin).max(initial=1))
     there = places < end[:, None]
-    return torch.from_numpy(np.where(there, places, begin[:, None])), torch.from_numpy(there)
+    padding = np.minimum(begin, end - 1)[
+        :, None
+    ]  # a run that is over begins where it ends, maybe beyond the last place
+    return torch.from_numpy(np.where(there, places, padding)), torch.from_numpy(there)
 
 
 def segments(begin: np.ndarray, end: np.ndarray, longest: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -47,8 +47,8 @@ def silences(model: StreamModel, label_delay: float | None, table: EventTable, u
     head = (predictor.own or predictor.common)[number]
     found = predictions(predictor, read) if predictor.own else of_population(predictor, read)
     for places, parameters in found:
-        those = torch.from_numpy(imagined[stream.row[places]])
-        row, own = stream.row[places[those]], head.of(parameters[those])
+        those = torch.from_numpy(imagined[stream.row[places.numpy()]])
+        row, own = stream.row[places[those].numpy()], head.of(parameters[those])
         score[row] = surprise(head, own, read.targets.at(places[those]), "upper").numpy()
         low[row], high[row] = band(head, own)
     final = grown.order[final]

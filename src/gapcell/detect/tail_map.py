@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,3 +50,8 @@ class TailMap:
         """Surprises as stated (any shape) to what they are worth; NaN stays."""
         beyond = np.maximum(surprises - self.stated[-1], 0.0)
         return np.interp(surprises, self.stated, self.came) + self.slope * beyond
+
+
+def worth_of(parts: np.ndarray, maps: Sequence[TailMap]) -> np.ndarray:
+    """Parts (rows, features) as stated to what they are worth, each by the map of its feature."""
+    return np.stack([worth(column) for worth, column in zip(maps, parts.T, strict=True)], 1)
