@@ -345,7 +345,7 @@ def test_detect_leaves_a_report_scores_and_a_model(detected: tuple[Path, str, st
     assert [line.split()[0] for line in out.splitlines()[-3:]] == ["report", "scores", "model"]
     assert "against the label" in out
     assert "entity: customer (guessed)" in err
-    assert re.search(r"kept epoch \d of 2: held-out negative log-likelihood", err)
+    assert re.search(r"encoder by customer: \w+, held-out negative log-likelihood -?\d", err)
 
 
 def test_elsewhere_than_on_a_terminal_lines_are_plain(detected: tuple[Path, str, str]) -> None:

@@ -68,12 +68,19 @@ def detect(
     label: str | None = None,
     upper: Names = None,
     lower: Names = None,
+    unscored: Names = None,
+    also: Names = None,
+    label_delay: float | None = None,
+    supervised: Flag = False,
     demo: Flag = False,
     report: Path = Path("report.html"),
     scores: Path = Path("scores.parquet"),
     model: Path | None = None,
     compare: Flag = False,
+    checkpoint: Path | None = None,
+    encoder: str = "auto",
     budget: float = 0.001,
+    alerts_per_day: float | None = None,
     window: int = 4,
     hidden_size: int = 32,
     min_events: int = 1,
@@ -94,15 +101,22 @@ def detect(
         entity: column that says whose event it is, such as customer or card. Guessed, and said, when left out.
         time: column that says when. Guessed, and said, when left out.
         value: columns to judge events by, --value a b or --value a --value b. All usable ones when left out.
-        label: column of known cases (true/false, empty where unknown), to measure against; never learnt from.
+        label: column of known cases (true/false, empty where unknown), to measure against; learnt from only if asked.
         upper: columns where only large values are strange.
         lower: columns where only small values are strange.
+        unscored: columns to read but not to judge by; time_since_last is one.
+        also: further columns to group the same events by, such as terminal.
+        label_delay: days after which a label is known; it then is an event of its own, and recent reports are judged.
+        supervised: judge by the probability of the label, learnt from the labels of the earliest events.
         demo: use the CDNOW table of real purchases, and compare with baselines.
         report: the report, one HTML file that stands alone. Replaced when it exists.
         scores: the score of every event with its reason, .parquet or .csv. Replaced when it exists.
         model: folder to save the detector to, for gapcell score.
         compare: inject anomalies and compare with baselines (takes longer).
+        checkpoint: folder to keep the training in; the same command after a kill goes on there.
+        encoder: what carries the history: none, lstm, convlstm, convgru, calendar; auto tries all and says which.
         budget: share of events that may alert; 0.001 is 1 in 1,000.
+        alerts_per_day: alerts wanted a day, in the place of the budget.
         window: events a recurrent step covers; the network sees at least this many events back.
         hidden_size: channels of the network's state.
         min_events: train on entities with at least this many events.
@@ -113,8 +127,10 @@ def detect(
     """
     if demo == (table is not None):
         raise Refusal("give a table, or --demo and no table; see gapcell detect --help", MISUSED)
-    if demo and (entity or time or value or label):
-        raise Refusal("--demo knows its columns: leave out --entity, --time, --value and --label", MISUSED)
+    if demo and (entity or time or value or label or also):
+        raise Refusal("--demo knows its columns: leave out --entity, --also, --time, --value and --label", MISUSED)
+    if also and not entity:
+        raise Refusal("--also groups events by further columns: name the first with --entity", MISUSED)
     check_outputs({"--report": report, "--scores": scores}, inputs=[table], model=model)
     with told():
         import dataclasses
@@ -125,7 +141,9 @@ def detect(
         try:
             options = detection.FitOptions(
                 budget=budget, window=window, hidden_size=hidden_size, min_events=min_events, epochs=epochs, seed=seed,
-                upper=tuple(upper or ()), lower=tuple(lower or ()),
+                upper=tuple(upper or ()), lower=tuple(lower or ()), unscored=tuple(unscored or ()),
+                alerts_per_day=alerts_per_day, encoder=encoder, supervised=supervised,
+                label_delay=None if label_delay is None else label_delay * 86_400,
                 train_until=as_moment(train_until), test_from=as_moment(test_from),
             )  # fmt: skip
         except ValueError as error:
@@ -134,11 +152,12 @@ def detect(
         if table is None:
             events = detection.load_cdnow()
         else:
-            events = detection.read_table(table, entity=entity, time=time, values=value, label=label)
+            keys = entity if also is None or entity is None else (entity, *also)
+            events = detection.read_table(table, entity=keys, time=time, values=value, label=label)
         for sentence in events.reading.sentences():
             say(f"  {sentence}")
         with progress() as shown:
-            detector = detection.fit(events, options, progress=shown)
+            detector = detection.fit(events, options, progress=shown, checkpoint=checkpoint)
             say_trained(detector)
             found = score_all(detector, events, shown)
             if compare or demo:
@@ -290,11 +309,16 @@ def told() -> Iterator[None]:
 
 
 def say_trained(detector: Detector) -> None:
-    """How well the network that was kept predicts events it was not trained on."""
+    """Which encoder was chosen, and how well the others predict events that nothing was trained on."""
     from gapcell.terminal import say
 
-    best = min(detector.epochs, key=lambda epoch: epoch.held_out)
-    say(f"kept epoch {best.epoch} of {len(detector.epochs)}: held-out negative log-likelihood {best.held_out:.3f}")
+    for chosen in (candidate for candidate in detector.candidates if candidate.chosen):
+        others = [other for other in detector.candidates if other.stream == chosen.stream and not other.chosen]
+        beside = ", ".join(f"{other.encoder} {other.held_out:.3f}" for other in others)
+        say(
+            f"encoder by {chosen.stream}: {chosen.encoder}, held-out negative log-likelihood {chosen.held_out:.3f}"
+            + (f" ({beside})" if beside else "")
+        )
 
 
 def score_all(detector: Detector, events: EventTable, shown: Progress) -> Detection:

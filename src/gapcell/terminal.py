@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +35,9 @@ SHOWN_ALERTS = 8
 
 STAGES = {
     "population": "population",
+    "encoders": "choosing",
     "network": "training",
+    "labels": "labels",
     "scores": "scoring",
     "baselines": "baselines",
     "report": "drawing the report",
@@ -59,6 +69,7 @@ def progress() -> Iterator[Progress]:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[message]}", markup=False),
     )
     with Bars(*columns, console=out) as bars:

@@ -54,7 +54,7 @@ def compare(
     methods = {
         "gapcell": lambda: itself.score,
         "network on x*mask": lambda: zero_filled(detector, table, injected.table),
-        "heads without history": lambda: combine(np.where(detector.scored, itself.population, np.nan)),
+        "heads without history": lambda: combine(np.where(detector.say, itself.population, np.nan)),
         "isolation forest": lambda: forest(detector, table, original, injected.table, encoded),
         "robust z-score": lambda: robust_z(detector.encoding, past, injected.table, encoded),
     }
@@ -103,7 +103,7 @@ def zero_filled(detector: State, table: EventTable, injected: EventTable) -> np.
     zeros = material(injected)
     read = Read(zeros.stream, zeros.sequences, zeros.targets, zeros.starts[1:])
     own, population, _ = parts_of(fitted.predictor, read, len(injected.codes))
-    return decide(own, population, detector.scored[: own.shape[1]]).score
+    return decide(own, population, detector.say[: own.shape[1]]).score
 
 
 def numbers(encoding: Encoding, past: np.ndarray, encoded: Encoded) -> np.ndarray:

@@ -91,6 +91,15 @@ class Detector(State):
         )
 
     @one_thread()
+    def scored(self, table: EventTable) -> Scored:
+        """The scores of every event of a table with all their parts, in the order of the table, without words.
+
+        Raises:
+            TableError: as `score`.
+        """
+        return self.judge(table, self.reads(table))
+
+    @one_thread()
     def explain(self, table: EventTable, row: int) -> Explanation:
         """Explain one event of a table: every feature against what was expected of it; as text it is the reason.
 
@@ -146,7 +155,7 @@ class Detector(State):
         if self.labels is not None:
             raise TableError("a supervised detector looks for what is labelled, not for injected anomalies: compare "
                              "one that is not supervised")  # fmt: skip
-        return compare(self, lambda events: self.judge(events, self.reads(events)), table, progress)
+        return compare(self, self.scored, table, progress)
 
     def save(self, path: str | Path) -> None:
         """Write the detector to a folder, as detector.json and detector.safetensors; each appears whole.
@@ -229,13 +238,13 @@ class Detector(State):
         at = stream.happens
         seen[stream.row[at]] = torch.where(sequences.observed, sequences.inputs, 0)[torch.from_numpy(at)].numpy()
         inputs = label_inputs(odds, np.concatenate([own, population], 1), seen)
-        return inputs, decide(own, population, self.scored)
+        return inputs, decide(own, population, self.say)
 
     def judge(self, table: EventTable, reads: tuple[Read, ...]) -> Scored:
         """The score of every event that is read; by its label's probability where labels are learnt."""
         if self.labels is None:
             own, population, _ = self.parts(len(table.codes), reads)
-            return decide(own, population, self.scored)
+            return decide(own, population, self.say)
         inputs, scored = self.label_inputs(table, reads)
         surprise = np.logaddexp(0.0, self.labels.log_odds(inputs))  # -log(1 - p)
         return dataclasses.replace(scored, score=np.where(np.isnan(scored.score), np.nan, surprise))

@@ -21,8 +21,8 @@ from gapcell.detect.fitting import fit
 from gapcell.detect.frames import like
 from gapcell.detect.options import FitOptions
 from gapcell.detect.refusals import ModelError, TableError
-from gapcell.detect.results import Detection, silent
-from gapcell.detect.score_frame import array_scores, score_frame
+from gapcell.detect.results import silent
+from gapcell.detect.score_frame import Judged, array_scores, score_frame
 from gapcell.detect.sources import Arrays, Given, on_arrays, read_to_fit, read_to_score
 from gapcell.files import replacing
 
@@ -193,8 +193,8 @@ class SequenceDetector(OutlierMixin, BaseEstimator):
         """
         given = self._read(X, y, mask=mask, lengths=lengths, times=times)
         if isinstance(given, Arrays):
-            return array_scores(self._detection(given), given.padded)
-        return like(score_frame(self.detector_.score(given)), X)
+            return array_scores(self._judged(given), given.padded)
+        return like(score_frame(self._judge(given)), X)
 
     def score_samples(self, X: Any, y: Any = None, **arrays: Any) -> np.ndarray:
         """Minus the score, so that higher is more normal, NaN where not scored: (rows,), or (N, S) for arrays.
@@ -307,15 +307,20 @@ class SequenceDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         return read_to_score(X, y, {"mask": mask, "lengths": lengths, "times": times}, self.label, self.detector_)
 
-    def _detection(self, given: Arrays) -> Detection | None:
+    def _judge(self, table: EventTable) -> Judged:
+        """The events of a table scored."""
+        detector = self.detector_
+        return Judged(table, detector.features, detector.scored(table), detector.threshold)
+
+    def _judged(self, given: Arrays) -> Judged | None:
         """The events of arrays scored; None where there are none."""
-        return None if given.table is None else self.detector_.score(given.table)
+        return None if given.table is None else self._judge(given.table)
 
     def _scores(self, given: Given) -> np.ndarray:
         """Score (rows,) or (N, S), NaN where not scored."""
         if isinstance(given, Arrays):
-            return array_scores(self._detection(given), given.padded).score
-        return self.detector_.score(given).frame["score"].fill_null(float("nan")).to_numpy()
+            return array_scores(self._judged(given), given.padded).score
+        return self.detector_.scored(given).score
 
 
 def printed(stage: str, done: int, total: int, message: str = "") -> None:

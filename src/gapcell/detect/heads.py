@@ -134,7 +134,7 @@ def surprise(head: Head, parameters: Tensor, targets: Targets, tail: Tail) -> Te
         log_p = log_tail(head, parameters, below, above, tail)
     else:
         log_p = log_no_likelier(head, parameters, torch.where(known, value, 0))
-    return torch.where(known, -log_p.clamp(max=0), math.nan)
+    return torch.where(known, (-log_p).clamp(min=0), math.nan)
 
 
 def log_tail(head: Head, parameters: Tensor, below: Tensor, above: Tensor, tail: Tail) -> Tensor:

@@ -29,7 +29,7 @@ def running_moments(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
         return frame.select(pl.col(name).cum_sum().over("series") for name in names).to_numpy()
 
     if not names or not len(values):
-        return np.zeros((len(values), 0), dtype=np.float32)
+        return np.zeros((len(values), MOMENTS * len(names)), dtype=np.float32)
     count, total, squares = summed(there.astype(float)), summed(near), summed(near * near)
     mean = total / (count + PRIOR)
     spread = np.sqrt(np.maximum((squares + PRIOR) / (count + PRIOR) - mean * mean, 0.0))

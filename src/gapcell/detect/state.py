@@ -112,7 +112,7 @@ class State:
         return tuple(spec for model in self.streams for spec in model.encoding.features)
 
     @property
-    def scored(self) -> np.ndarray:
+    def say(self) -> np.ndarray:
         """(features,) bool, True where a feature has a say in the score."""
         return np.array([feature.scored for feature in self.features])
 
