@@ -417,7 +417,7 @@ def test_real_orders_of_a_shop(shared_data: Path) -> None:
     frame = pl.read_parquet(path).with_columns(label=pl.when("label_mature").then("label"))
     columns = ["gbp", "n_lines", "qty", "max_qty", "n_stock", "cancel"]
     table = read_table(frame, entity="customer", time="t", values=columns, label="label")
-    options = FitOptions(train_until="2011-05-15", test_from="2011-07-01", epochs=3, patience=3)
+    options = FitOptions(encoder="lstm", train_until="2011-05-15", test_from="2011-07-01", epochs=2)
     detection = fit(table, options).score(table)
     assert detection.metrics is not None
     assert (detection.metrics.labelled, detection.metrics.positives) == (6933, 62)

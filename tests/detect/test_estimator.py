@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,6 @@ from sklearn.utils import get_tags
 from gapcell.detect import Detector, FitOptions, ModelError, SequenceDetector, TableError, read_table
 from gapcell.detect.columns import Column
 from gapcell.detect.estimator import PARAMETERS, ROLES
-from gapcell.detect.score_frame import parts_of, score_frame
 
 from .conftest import FAST, QUICK, TOLERANCE, purchases
 
@@ -257,15 +255,21 @@ def test_a_damaged_file_is_refused(fitted: SequenceDetector, tmp_path: Path, con
         SequenceDetector.load(tmp_path)
 
 
-def test_a_column_is_given_to_the_feature_whose_whole_name_it_ends_in() -> None:
-    columns = ["score_own_amount", "score_population_amount", "score_own_own_amount", "score_shop_own_amount"]
-    features = [SimpleNamespace(name=name) for name in ("amount", "own_amount", "gift")]
-    found = parts_of(SimpleNamespace(features=features, frame=pl.DataFrame(schema=["entity", "score", *columns])))
-    assert found == {"amount": columns[:2], "own_amount": columns[2:]}
+def test_a_feature_that_is_not_to_be_scored_has_no_column_and_no_say(frame: pl.DataFrame) -> None:
+    quick = {**asdict(QUICK), "epochs": 1, "unscored": ("gift", "time_since_last")}
+    found = SequenceDetector("customer", **quick).fit(frame).score(frame)
+    assert "score_gift" not in found.columns
+    assert not found["not_scored"].str.contains("gift|time_since_last").any()
 
 
-def test_a_feature_without_parts_has_no_column(fitted: SequenceDetector, frame: pl.DataFrame) -> None:
-    detection = fitted.detector_.score(read_table(frame))
-    less = replace(detection, frame=detection.frame.drop("score_own_gift", "score_population_gift"))
-    assert "score_gift" not in score_frame(less).columns
-    assert not score_frame(less)["not_scored"].str.contains("gift").any()
+def test_weights_say_which_labels_are_learnt(frame: pl.DataFrame) -> None:
+    labelled = frame.with_columns(bad=pl.col("amount") > 300)
+    quick = {**asdict(QUICK), "epochs": 1, "supervised": True}
+    learner = SequenceDetector("customer", label="bad", **quick)
+    probability = learner.fit(labelled, sample_weight=np.ones(frame.height)).predict_proba(labelled)
+    assert probability.shape == (frame.height, 2)
+    np.testing.assert_allclose(probability.sum(1), 1)
+    with pytest.raises(TableError, match="column 'bad' cannot be learnt from: 0 of the 0"):
+        learner.fit(labelled, sample_weight=np.zeros(frame.height))
+    with pytest.raises(ValueError, match=r"sample_weight of shape \(3,\) must have shape \(1200,\) and hold 0 and 1"):
+        learner.fit(labelled, sample_weight=[1, 1, 1])
