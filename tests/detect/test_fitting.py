@@ -237,6 +237,12 @@ def test_a_checkpoint_of_another_fit_or_a_damaged_one_is_not_gone_on_with(table:
     assert fit(table, BRIEF, checkpoint=tmp_path).epochs == fit(table, BRIEF).epochs
 
 
+def interrupt_after_a_trial(stage: str, done: int, total: int, message: str = "") -> None:
+    """Ctrl-C where the first encoder has been tried for all its epochs."""
+    if stage == "encoders" and done == total:
+        raise KeyboardInterrupt
+
+
 def test_an_interruption_keeps_the_best_so_far(table: EventTable) -> None:
     def interrupt(stage: str, done: int, total: int, message: str = "") -> None:
         if stage == "network" and done == 2:
@@ -245,6 +251,8 @@ def test_an_interruption_keeps_the_best_so_far(table: EventTable) -> None:
     detector = fit(table, QUICK, progress=interrupt)
     assert len(detector.epochs) == 2
     assert math.isfinite(detector.threshold)
+    named = fit(table, replace(QUICK, encoder="auto", epochs=6), progress=interrupt_after_a_trial)
+    assert [(each.encoder, each.chosen) for each in named.candidates] == [("none", False), ("lstm", True)]
     with pytest.raises(KeyboardInterrupt):
         fit(table, QUICK, progress=lambda stage, *rest: interrupt("network", 2, 2) if stage == "population" else None)
 

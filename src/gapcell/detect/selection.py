@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from gapcell.detect.checkpoint import Checkpoints
 from gapcell.detect.judging import HeldOut, Judgement, choose_families
 from gapcell.detect.marginal import fit_population
@@ -57,6 +59,58 @@ class Reporter:
         self.say(len(course.epochs), total, f"held-out negative log-likelihood {course.epochs[-1].held_out:.3f}")
 
 
+@dataclass(eq=False)
+class Trainer:
+    """Trains networks on one stream until it is interrupted.
+
+    Attributes:
+        material: what is fitted to.
+        population: the parameters (all,) that every network starts from.
+        held_out: the events that judge.
+        progress: told of every epoch.
+        checkpoints: where trainings are kept, if anywhere.
+        interrupted: True after Ctrl-C.
+    """
+
+    material: Material
+    population: Tensor
+    held_out: HeldOut
+    progress: Progress
+    checkpoints: Checkpoints | None
+    interrupted: bool = False
+
+    def train(self, encoder: EncoderName, options: FitOptions, stage: str) -> Course | None:
+        """Train a network, or take what is there of it when interrupted; None where that is nothing."""
+        key = self.material.stream.key
+        course = Course.start(self.material, self.population, encoder, options)
+
+        def say(done: int, total: int, message: str) -> None:
+            self.progress(stage, done, total, f"{encoder} by {key}: {message}")
+
+        reporter = Reporter(say, f"{stage}-{key}-{encoder}", self.checkpoints)
+        try:
+            fit_network(self.material, self.held_out, course, options, reporter)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        return course if course.best else None
+
+    def best_of_all(self, options: FitOptions) -> tuple[Course | None, dict[str, float]]:
+        """Try each encoder and train the best of them on: its training, and the held-out value of each."""
+        short = dataclasses.replace(options, epochs=max(min(LEAST_TRIAL, options.epochs), options.epochs // TRIAL))
+        trials: dict[EncoderName, Course] = {}
+        for name in ENCODERS[1:]:
+            course = None if self.interrupted else self.train(name, short, "encoders")
+            if course is not None:
+                trials[name] = course
+        tried: dict[str, float] = {name: best_value(course) for name, course in trials.items()}
+        if not trials:
+            return None, tried
+        name = min(trials, key=lambda name: tried[name])
+        course = None if self.interrupted else self.train(name, options, "network")
+        course = trials[name] if course is None or best_value(course) > tried[name] else course
+        return course, tried | {name: best_value(course)}
+
+
 def fit_stream(
     material: Material, options: FitOptions, progress: Progress, checkpoints: Checkpoints | None = None
 ) -> FittedStream:
@@ -65,49 +119,32 @@ def fit_stream(
     With encoder="auto" each is trained for a fifth of the epochs; the one under which the held-out events before
     `threshold_from` are likeliest is trained for all of them, and gives way to "none" where the population alone
     predicts those events better. An interruption keeps the best network there is by then.
+
+    Raises:
+        KeyboardInterrupt: an interruption before the first epoch.
     """
     key = material.stream.key
     population = fit_population(material, options.seed, lambda done, total: progress("population", done, total))
     held_out = HeldOut.of(material, options)
     common = held_out.judge_population(population, material)
+    trainer = Trainer(material, population, held_out, progress, checkpoints)
     tried: dict[str, float] = {} if options.supervised else {"none": common.value}
-    interrupted = False
-
-    def train(name: EncoderName, chosen: FitOptions, stage: str) -> Course:
-        nonlocal interrupted
-        course = Course.start(material, population, name, chosen)
-
-        def say(done: int, total: int, message: str) -> None:
-            progress(stage, done, total, f"{name} by {key}: {message}")
-
-        try:
-            fit_network(material, held_out, course, chosen, Reporter(say, f"{stage}-{key}-{name}", checkpoints))
-        except KeyboardInterrupt:
-            if not course.best:
-                raise
-            interrupted = True
-        return course
-
-    trials: dict[str, Course] = {}
-    if options.encoder == AUTO:
-        short = dataclasses.replace(options, epochs=max(min(LEAST_TRIAL, options.epochs), options.epochs // TRIAL))
-        for name in ENCODERS[1:]:
-            if not interrupted:
-                trials[name] = train(name, short, "encoders")
-                tried[name] = best_value(trials[name])
-        names = {name: value for name, value in tried.items() if name != "none"}
-        choice = min(names, key=lambda name: names[name])
-    else:
-        choice = options.encoder
     course = None
-    if choice != "none":
-        course = trials[choice] if interrupted else train(choice, options, "network")  # pyrefly: ignore  # of ENCODERS
-        tried[choice] = min(best_value(course), tried.get(choice, math.inf))
-        if options.encoder == AUTO and common.events and tried.get("none", math.inf) <= tried[choice]:
-            choice, course = "none", None
+    if options.encoder == AUTO:
+        course, values = trainer.best_of_all(options)
+        tried |= values
+    elif options.encoder != "none":
+        name = next(name for name in ENCODERS if name == options.encoder)
+        course = trainer.train(name, options, "network")
+        tried |= {} if course is None else {name: best_value(course)}
+    if course is None and trainer.interrupted:
+        raise KeyboardInterrupt
+    if options.encoder == AUTO and course is not None and tried.get("none", math.inf) <= best_value(course):
+        course = None
+    choice = "none" if course is None else course.network.name
     candidates = tuple(Candidate(key, name, value, name == choice) for name, value in tried.items())
     predictor = predictor_of(material, course, held_out, population, common)
-    return FittedStream(predictor, candidates, tuple(course.epochs) if course else (), interrupted)
+    return FittedStream(predictor, candidates, tuple(course.epochs) if course else (), trainer.interrupted)
 
 
 def best_value(course: Course) -> float:
@@ -116,7 +153,7 @@ def best_value(course: Course) -> float:
 
 
 def predictor_of(
-    material: Material, course: Course | None, held_out: HeldOut, population: object, common: Judgement
+    material: Material, course: Course | None, held_out: HeldOut, population: Tensor, common: Judgement
 ) -> Predictor:
     """Population and network with their families chosen, the heads in float64."""
     families = choose_families(material.heads, common)
@@ -125,4 +162,4 @@ def predictor_of(
         network = copy.deepcopy(course.kept()).requires_grad_(requires_grad=False)
         own = choose_families(material.heads, held_out.judge(network, material, calibrated=True))
         in_double(network)
-    return Predictor(network, population.double(), own, families, material.tails)  # pyrefly: ignore  # a Tensor
+    return Predictor(network, population.double(), own, families, material.tails)
