@@ -81,10 +81,9 @@ def scored(detector: Detector, task: Task, *, likelihoods: bool = False) -> Scor
         likelihoods: whether to find the negative log-likelihood of the first value, too.
     """
     table = detector.read(observed(task), label=LABEL if task.supervised or task.label_delay is not None else None)
-    frame = detector.score(table).frame
-    alerts = frame["alert"].to_numpy()
+    score = detector.scored(table).score
+    alerts = score > detector.threshold
     missing = np.isnan(task.numbers()).all(1)[task.kept]
-    score = frame["score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     nll = placed(task, negative_log_likelihood(detector, table)) if likelihoods else None
     return Scores(placed(task, score), nll, chosen(detector), int(alerts[missing].sum()))
 
@@ -112,5 +111,5 @@ def negative_log_likelihood(detector: Detector, table: EventTable) -> np.ndarray
     for places, given in found:
         value = stream.targets.value[places][:, head.feature]
         density = log_likelihood(head, head.of(given).expand(len(value), -1), value)
-        result[stream.stream.row[places]] = (-density).masked_fill(value.isnan(), math.nan).numpy()
+        result[stream.stream.row[places.numpy()]] = (-density).masked_fill(value.isnan(), math.nan).numpy()
     return result
