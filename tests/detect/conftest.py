@@ -8,11 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from gapcell import native
 from gapcell.detect import Detection, Detector, EventTable, FitOptions, fit, read_table
 
 QUICK = FitOptions(encoder="convlstm", hidden_size=8, epochs=8, learning_rate=0.01, budget=0.01, mixture_components=3)
 FAST = {**asdict(QUICK), "epochs": 3}
-TOLERANCE = 1e-9  # between scores of the same events beside other ones
+# between scores of the same events beside other ones: the encoders run in float32, whose last digits depend on the
+# batch where the kernel is not there
+TOLERANCE = 1e-9 if native.active().name != "off" else 1e-4
 
 
 def purchases(customers: int = 60, events: int = 20, seed: int = 0) -> pl.DataFrame:

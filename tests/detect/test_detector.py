@@ -20,7 +20,7 @@ from gapcell.detect import Detection, Detector, EventTable, FitOptions, TableErr
 from gapcell.detect.features import GAP, Encoding
 from gapcell.detect.streams import Stream
 
-from .conftest import QUICK, purchases
+from .conftest import QUICK, TOLERANCE, purchases
 
 
 def weights(detector: Detector) -> dict[str, torch.Tensor]:
@@ -143,7 +143,7 @@ def test_an_entity_is_scored_alike_alone_and_among_others(
         mine = pl.col("customer") == customer
         alone = detector.score(detector.read(frame.filter(mine))).frame
         together = detection.frame.filter(pl.col("entity") == customer)
-        assert largest_difference(alone, together) < 1e-9
+        assert largest_difference(alone, together) < TOLERANCE
 
 
 def test_scores_depend_on_neither_the_order_nor_the_number_of_entities(
@@ -151,18 +151,20 @@ def test_scores_depend_on_neither_the_order_nor_the_number_of_entities(
 ) -> None:
     order = np.random.default_rng(3).permutation(frame.height)
     shuffled = detector.score(detector.read(frame[order])).frame
-    assert largest_difference(shuffled, detection.frame[order]) < 1e-9
+    assert largest_difference(shuffled, detection.frame[order]) < TOLERANCE
     longer = pl.concat(
         [frame, purchases(customers=3, events=150, seed=9).with_columns(customer="x" + pl.col("customer"))]
     )
-    assert largest_difference(detector.score(detector.read(longer)).frame.head(frame.height), detection.frame) < 1e-9
+    assert (
+        largest_difference(detector.score(detector.read(longer)).frame.head(frame.height), detection.frame) < TOLERANCE
+    )
 
 
 def test_an_event_is_scored_from_its_past_alone(frame: pl.DataFrame, detector: Detector, detection: Detection) -> None:
     """Scores of a prefix of every series are those of the whole, whatever follows."""
     early = (pl.col("time") < frame["time"].median()).alias("early")
     prefix = detector.score(detector.read(frame.filter(early))).frame
-    assert largest_difference(prefix, detection.frame.filter(frame.select(early)["early"])) < 1e-9
+    assert largest_difference(prefix, detection.frame.filter(frame.select(early)["early"])) < TOLERANCE
 
 
 OTHERS = [f"score_{judge}_{name}" for judge in ("own", "population") for name in ("channel", "gift", GAP)]

@@ -15,7 +15,7 @@ from gapcell.detect import Detector, EventTable, FitOptions, TableError, fit, re
 from gapcell.detect.fitting import conformal
 from gapcell.detect.tail_map import TailMap
 
-from .conftest import QUICK, purchases
+from .conftest import QUICK, TOLERANCE, purchases
 
 DAY = 86_400.0
 BRIEF = replace(QUICK, epochs=2)
@@ -156,11 +156,13 @@ def test_scores_of_several_streams_depend_on_neither_order_nor_who_else_is_there
     whole = by_reports.scored(cards).score
     order = np.random.default_rng(chunk).permutation(frauds().height)
     shuffled = by_reports.scored(by_reports.read(frauds()[order])).score
-    np.testing.assert_allclose(shuffled, whole[order], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(shuffled, whole[order], rtol=0, atol=TOLERANCE)
     more = pl.concat(
         [frauds(), frauds(seed=9, entities=chunk).with_columns(card=pl.col("card") + 1000, shop=pl.lit(-1, pl.Int64))]
     )
-    np.testing.assert_allclose(by_reports.scored(by_reports.read(more)).score[: len(whole)], whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        by_reports.scored(by_reports.read(more)).score[: len(whole)], whole, rtol=0, atol=TOLERANCE
+    )
 
 
 def test_a_conformal_threshold_keeps_its_promise_on_fresh_events() -> None:
