@@ -15,6 +15,7 @@ from gapcell.detect.heads import log_likelihood
 from gapcell.detect.scoring import events_read, predictions
 
 MOST_EPOCHS = 20
+RATE_WITH_LABELS = 0.008  # of .003, .008 and .02 the best two weeks before the cards' test week
 
 
 def parameters(task: Task, encoder: str, seed: int, epochs: int = MOST_EPOCHS) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def parameters(task: Task, encoder: str, seed: int, epochs: int = MOST_EPOCHS) -
     if task.supervised or task.label_delay is not None:
         given["label"] = LABEL
     if task.supervised:
-        given["supervised"] = True
+        given |= {"supervised": True, "learning_rate": RATE_WITH_LABELS}
     if task.label_delay is not None:
         given["label_delay"] = task.label_delay.total_seconds()
     return given
