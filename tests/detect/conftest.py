@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -40,6 +41,18 @@ def purchases(customers: int = 60, events: int = 20, seed: int = 0) -> pl.DataFr
     hidden = {name: pl.Series(draws.random(rows) < 0.1) for name in ("amount", "channel")}
     frame = frame.with_columns(pl.when(~gone).then(pl.col(name)).alias(name) for name, gone in hidden.items())
     return frame.sample(fraction=1.0, shuffle=True, seed=seed)  # the file is in no order
+
+
+def one_customer(**columns: list[object]) -> pl.DataFrame:
+    """Six ordinary events of one customer, with these columns put in place."""
+    plain = {
+        "customer": ["new"] * 6,
+        "time": [datetime(2024, 5, 1 + 3 * day, 12) for day in range(6)],
+        "amount": [20.0, 25.0, 22.0, 21.0, 24.0, 23.0],
+        "channel": ["web"] * 6,
+        "gift": [False] * 6,
+    }
+    return pl.DataFrame(plain | columns, strict=False)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from gapcell.detect import Detection, Detector, EventTable, FitOptions, TableErr
 from gapcell.detect.features import GAP, Encoding
 from gapcell.detect.streams import Stream
 
-from .conftest import QUICK, TOLERANCE, purchases
+from .conftest import QUICK, TOLERANCE, one_customer, purchases
 
 
 def weights(detector: Detector) -> dict[str, torch.Tensor]:
@@ -219,18 +219,6 @@ def test_the_network_learns_the_habits_of_an_entity() -> None:
     deciding = scores.filter(pl.col("feature") == "amount")
     assert deciding.height > 0.8 * scores.height
     assert deciding["reason"].str.contains(r"^amount \S+; usually \S+ to \S+ \(own history\)").mean() > 0.8
-
-
-def one_customer(**columns: list[object]) -> pl.DataFrame:
-    """Six ordinary events of one customer, with these columns put in place."""
-    plain = {
-        "customer": ["new"] * 6,
-        "time": [datetime(2024, 5, 1 + 3 * day, 12) for day in range(6)],
-        "amount": [20.0, 25.0, 22.0, 21.0, 24.0, 23.0],
-        "channel": ["web"] * 6,
-        "gift": [False] * 6,
-    }
-    return pl.DataFrame(plain | columns, strict=False)
 
 
 def test_a_missing_feature_is_not_scored_and_says_so(detector: Detector) -> None:

@@ -19,6 +19,8 @@ from gapcell.detect.reasons import expected_in_words, reasons, title_of
 from gapcell.detect.results import Aside, Feature
 from gapcell.detect.scoring import Scored
 
+from .conftest import one_customer
+
 DAY = 86_400.0
 PLAIN = Scaling(logarithmic=False, unit=1e9, centre=0.0, spread=1e-9)  # the identity, as asinh is one near zero
 GAPS = Scaling(logarithmic=True, unit=1.0, centre=0.0, spread=1.0)
@@ -150,18 +152,6 @@ def test_titles_say_what_a_feature_is() -> None:
 def test_negative_amounts_keep_a_negative_expectation() -> None:
     low, high = np.array([-50.0]), np.array([-2.0])
     assert expected_in_words(SPECS[PAID], "two-sided", low, high)[0] == "-50 to -2"
-
-
-def one_customer(**columns: list[object]) -> pl.DataFrame:
-    """Six ordinary events of one customer, with these columns put in place."""
-    plain = {
-        "customer": ["new"] * 6,
-        "time": [datetime(2024, 5, 1 + 3 * day, 12) for day in range(6)],
-        "amount": [20.0, 25.0, 22.0, 21.0, 24.0, 23.0],
-        "channel": ["web"] * 6,
-        "gift": [False] * 6,
-    }
-    return pl.DataFrame(plain | columns, strict=False)
 
 
 def test_reasons_come_from_the_fitted_predictions(detector: Detector) -> None:

@@ -208,9 +208,8 @@ class Detector(State):
         reads = []
         for stream, model in zip(streams_of(table, self.options.label_delay), self.streams, strict=True):
             encoded = model.encoding.encode(table, stream)
-            before = np.append(0, np.cumsum(stream.seconds < until))
-            end = stream.starts[:-1] + before[stream.starts[1:]] - before[stream.starts[:-1]]
-            reads.append(Read(stream, Sequences.of(encoded, stream.seconds), Targets.of(encoded), end))
+            sequences = Sequences.of(encoded, stream.seconds)
+            reads.append(Read(stream, sequences, Targets.of(encoded), stream.ends(until)))
         return tuple(reads)
 
     def parts(self, rows: int, reads: tuple[Read, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -117,14 +117,15 @@ def parts_of(predictor: Predictor, read: Read, rows: int) -> tuple[np.ndarray, n
     own, population = np.full((rows, features), np.nan), np.full((rows, features), np.nan)
     odds = np.full(rows, np.nan)
     network = predictor.network
-    for places, states in event_states(predictor, read):
-        row = read.stream.row[places.numpy()]
-        parameters = readout(predictor, states)
-        own[row] = surprises(predictor.own, parameters, read.targets.at(places), predictor.tails)
-        if network is not None and network.label_head is not None:
-            seen = read.sequences.inputs[places], read.sequences.observed[places]
-            with torch.no_grad():
-                odds[row] = network.label_head(states.double(), *seen).numpy()
+    if network is not None:
+        for places, states in event_states(network, read):
+            row = read.stream.row[places.numpy()]
+            parameters = readout(network, states)
+            own[row] = surprises(predictor.own, parameters, read.targets.at(places), predictor.tails)
+            if network.label_head is not None:
+                seen = read.sequences.inputs[places], read.sequences.observed[places]
+                with torch.no_grad():
+                    odds[row] = network.label_head(states.double(), *seen).numpy()
     for places in events_read(read):
         alike = predictor.population.expand(len(places), -1)
         found = surprises(predictor.common, alike, read.targets.at(places), predictor.tails)
@@ -132,26 +133,29 @@ def parts_of(predictor: Predictor, read: Read, rows: int) -> tuple[np.ndarray, n
     return own, population, odds
 
 
-def event_states(predictor: Predictor, read: Read) -> Iterator[tuple[Tensor, Tensor]]:
-    """The state before every event that is read: places (events,) and states (events, F); nothing without a network."""
-    if predictor.network is None:
-        return
+def event_states(network: Network, read: Read) -> Iterator[tuple[Tensor, Tensor]]:
+    """The state before every event that is read: yields places (events,) and states (events, F)."""
     happens = torch.from_numpy(~read.stream.report)
-    for places, states in states_before(predictor.network, read.sequences, read.begin, read.until):
+    for places, states in states_before(network, read.sequences, read.begin, read.until):
         events = happens[places]
         yield places[events], states[events]
 
 
 @torch.no_grad()
-def readout(predictor: Predictor, states: Tensor) -> Tensor:
+def readout(network: Network, states: Tensor) -> Tensor:
     """Parameters (events, all) float64 from states (events, F)."""
-    return states.double() if predictor.network is None else predictor.network.readout(states.double())
+    return network.readout(states.double())
 
 
 def predictions(predictor: Predictor, read: Read) -> Iterator[tuple[Tensor, Tensor]]:
-    """Predict every event that is read: yields places (events,) and parameters (events, all) float64."""
-    for places, states in event_states(predictor, read):
-        yield places, readout(predictor, states)
+    """Predict every event that is read: yields places (events,) and parameters (events, all) float64.
+
+    Nothing without a network.
+    """
+    network = predictor.network
+    if network is not None:
+        for places, states in event_states(network, read):
+            yield places, readout(network, states)
 
 
 def events_read(read: Read) -> Iterator[Tensor]:

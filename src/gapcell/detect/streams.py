@@ -39,6 +39,11 @@ class Stream:
         """Places at which events happen: (events,) int64."""
         return np.flatnonzero(~self.report)
 
+    def ends(self, until: float) -> np.ndarray:
+        """One past the last place before `until` of each series: (series,) int64."""
+        before = np.append(0, np.cumsum(self.seconds < until))
+        return self.starts[:-1] + before[self.starts[1:]] - before[self.starts[:-1]]
+
     @cached_property
     def last_event(self) -> np.ndarray:
         """Seconds of the series' last event at or before each place: (places,) float64."""
