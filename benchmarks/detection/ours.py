@@ -12,7 +12,7 @@ from benchmarks.detection.tasks import LABEL, TIME, Scores, Task
 from gapcell import detect
 from gapcell.detect import Detector, EventTable, FitOptions
 from gapcell.detect.heads import log_likelihood
-from gapcell.detect.scoring import events_read, predictions
+from gapcell.detect.scoring import events_judged, predictions
 
 MOST_EPOCHS = 20
 RATE_WITH_LABELS = 0.008  # of .003, .008 and .02 the best two weeks before the cards' test week
@@ -74,7 +74,7 @@ def observed(task: Task) -> pl.DataFrame:
 
 
 def scored(detector: Detector, task: Task, *, likelihoods: bool = False) -> Scores:
-    """The scores of every event of a task, NaN where not scored.
+    """The scores of the judged events of a task, NaN elsewhere and where not scored.
 
     Args:
         detector: fitted on a task with the same columns.
@@ -82,10 +82,11 @@ def scored(detector: Detector, task: Task, *, likelihoods: bool = False) -> Scor
         likelihoods: whether to find the negative log-likelihood of the first value, too.
     """
     table = detector.read(observed(task), label=LABEL if task.supervised or task.label_delay is not None else None)
-    score = detector.scored(table).score
+    judged = task.judged[task.kept]
+    score = detector.scored(table, judged).score
     alerts = score > detector.threshold
     missing = np.isnan(task.numbers()).all(1)[task.kept]
-    nll = placed(task, negative_log_likelihood(detector, table)) if likelihoods else None
+    nll = placed(task, negative_log_likelihood(detector, table, judged)) if likelihoods else None
     return Scores(placed(task, score), nll, chosen(detector), int(alerts[missing].sum()))
 
 
@@ -101,11 +102,11 @@ def chosen(detector: Detector) -> str:
     return ", ".join(f"{candidate.encoder}" for candidate in detector.candidates if candidate.chosen)
 
 
-def negative_log_likelihood(detector: Detector, table: EventTable) -> np.ndarray:
-    """Of every event's first value given its entity's earlier events, on the scaled value: (rows,), NaN if missing."""
-    predictor, stream = detector.predictor, detector.reads(table)[0]
+def negative_log_likelihood(detector: Detector, table: EventTable, judged: np.ndarray) -> np.ndarray:
+    """Of the judged events' first value given their entity's earlier events, on the scaled value: (rows,), else NaN."""
+    predictor, stream = detector.predictor, detector.reads(table, wanted=judged)[0]
     if predictor.network is None:
-        found, head = ((places, predictor.population) for places in events_read(stream)), predictor.common[0]
+        found, head = ((places, predictor.population) for places in events_judged(stream)), predictor.common[0]
     else:
         found, head = predictions(predictor, stream), predictor.own[0]
     result = np.full(len(table.codes), np.nan)

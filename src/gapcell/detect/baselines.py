@@ -101,9 +101,9 @@ def zero_filled(detector: State, table: EventTable, injected: EventTable) -> np.
 
     fitted = fit_stream(material(table), options, silent)
     zeros = material(injected)
-    read = Read(zeros.stream, zeros.sequences, zeros.targets, zeros.starts[1:])
-    own, population, _ = parts_of(fitted.predictor, read, len(injected.codes))
-    return decide(own, population, detector.say[: own.shape[1]]).score
+    read = Read(zeros.stream, zeros.sequences, zeros.targets, zeros.starts[1:], ~zeros.stream.report)
+    parts = parts_of(fitted.predictor, read, len(injected.codes))
+    return decide(parts.own, parts.population, detector.say[: parts.own.shape[1]]).score
 
 
 def numbers(encoding: Encoding, past: np.ndarray, encoded: Encoded) -> np.ndarray:

@@ -8,6 +8,7 @@ whatever was predicted, also of counts, cents and categories, and `kolmogorov` s
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from gapcell.detect.heads import NUMERIC, Head, Targets, log_probabilities, log_tails
 from gapcell.detect.results import Feature, Part
-from gapcell.detect.scoring import Predictor, Read, events_read, only, predictions
+from gapcell.detect.scoring import Predictor, Read, events_judged, only, predictions
 
 LEVELS = (0.1, 0.01, 0.001)
 CONFIDENCE = 0.95
@@ -129,7 +130,7 @@ def distances(predictor: Predictor, read: Read, judged: np.ndarray, seed: int) -
     counts = np.add.reduceat(judged.astype(np.int64), read.begin)
     drawn = draws.permutation(np.flatnonzero(counts))
     drawn = np.sort(drawn[: 1 + np.searchsorted(np.cumsum(counts[drawn]), MOST_JUDGED)])
-    chosen = only(read, drawn)
+    chosen = dataclasses.replace(only(read, drawn), judged=judged)
     found: dict[tuple[int, str], list[np.ndarray]] = {}
 
     def take(judge: str, heads: tuple[Head, ...], places: Tensor, parameters: Tensor) -> None:
@@ -138,10 +139,9 @@ def distances(predictor: Predictor, read: Read, judged: np.ndarray, seed: int) -
             found.setdefault((number, judge), []).append(values)
 
     for places, parameters in predictions(predictor, chosen):
-        here = torch.from_numpy(judged[places.numpy()])
-        take("own", predictor.own, places[here], parameters[here])
-    for places in events_read(chosen):
-        take("population", predictor.common, places[torch.from_numpy(judged[places.numpy()])], predictor.population)
+        take("own", predictor.own, places, parameters)
+    for places in events_judged(chosen):
+        take("population", predictor.common, places, predictor.population)
     rows = []
     for number in range(len(predictor.common)):
         own, population = (np.concatenate([*found.get((number, judge), []), np.empty(0)]) for judge in JUDGES)

@@ -15,15 +15,14 @@ from gapcell.detect.calibration import distances
 from gapcell.detect.columns import listed
 from gapcell.detect.events import GAP, EventTable, part_of, read_table
 from gapcell.detect.explanations import Explanation, explanation, one_row
-from gapcell.detect.heads import Targets
 from gapcell.detect.label_model import label_inputs
 from gapcell.detect.metrics import evaluate
-from gapcell.detect.model import Sequences, one_thread
+from gapcell.detect.model import one_thread
 from gapcell.detect.model_file import load_state, save_state
 from gapcell.detect.reasons import expectation_columns, reasons
 from gapcell.detect.refusals import TableError
 from gapcell.detect.results import Aside, Comparison, Detection, Progress, Summary, silent
-from gapcell.detect.scoring import Read, Scored, band, bands, decide, expected, parts_of
+from gapcell.detect.scoring import Parts, Read, Scored, band, bands, decide, expected, parts_of
 from gapcell.detect.silence import silences
 from gapcell.detect.splits import moment_of
 from gapcell.detect.state import State
@@ -91,13 +90,18 @@ class Detector(State):
         )
 
     @one_thread()
-    def scored(self, table: EventTable) -> Scored:
-        """The scores of every event of a table with all their parts, in the order of the table, without words.
+    def scored(self, table: EventTable, wanted: np.ndarray | None = None) -> Scored:
+        """The scores of the events of a table with all their parts, in the order of the table, without words.
+
+        Args:
+            table: as for `score`.
+            wanted: (rows,) bool, True for the events whose scores are wanted, the others being history alone; all
+                when None.
 
         Raises:
             TableError: as `score`.
         """
-        return self.judge(table, self.reads(table))
+        return self.judge(table, self.reads(table, wanted=wanted))
 
     @one_thread()
     def explain(self, table: EventTable, row: int) -> Explanation:
@@ -198,54 +202,62 @@ class Detector(State):
             was, here = ("dates", "numbers of seconds") if self.encoding.weekdays else ("numbers of seconds", "dates")
             raise TableError(f"time column {table.reading.time!r} holds {here} where the detector was fitted on {was}")
 
-    def reads(self, table: EventTable, until: float = math.inf) -> tuple[Read, ...]:
-        """The streams of a table as this detector reads them, up to a moment.
+    def reads(self, table: EventTable, until: float = math.inf, wanted: np.ndarray | None = None) -> tuple[Read, ...]:
+        """The streams of a table as this detector reads them.
+
+        Args:
+            table: as for `score`.
+            until: seconds from which on nothing is read.
+            wanted: (rows,) bool, True for the events to be judged, the others being history alone; all when None.
 
         Raises:
             TableError: when a column the detector was fitted on is missing or of another kind.
         """
         self.check(table)
-        reads = []
-        for stream, model in zip(streams_of(table, self.options.label_delay), self.streams, strict=True):
-            encoded = model.encoding.encode(table, stream)
-            sequences = Sequences.of(encoded, stream.seconds)
-            reads.append(Read(stream, sequences, Targets.of(encoded), stream.ends(until)))
-        return tuple(reads)
-
-    def parts(self, rows: int, reads: tuple[Read, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Own and population parts (rows, features) of all streams, and each stream's log odds (rows, streams)."""
-        found = [parts_of(model.predictor, read, rows) for model, read in zip(self.streams, reads, strict=True)]
-        own, population, odds = zip(*found, strict=True)
-        values = len(self.schema.columns)
-        for further in population[1:]:  # the population's view of a value is the same in every stream: it counts once
-            further[:, :values] = np.nan
-        for model, mine in zip(self.streams, own, strict=True):
-            for number, feature in enumerate(model.encoding.features):
-                if feature.kind == "reports":  # many reports are strange even where many were to be expected
-                    mine[:, number] = np.nan
-        return (
-            worth_of(np.hstack(own), self.own_maps),
-            worth_of(np.hstack(population), self.population_maps),
-            np.stack(odds, 1),
+        return tuple(
+            Read.of(stream, model.encoding.encode(table, stream), until, wanted)
+            for stream, model in zip(streams_of(table, self.options.label_delay), self.streams, strict=True)
         )
 
-    def label_inputs(self, table: EventTable, reads: tuple[Read, ...]) -> tuple[np.ndarray, Scored]:
-        """What the model of the labels reads of each event, (rows, K), and the scores without labels."""
-        own, population, odds = self.parts(len(table.codes), reads)
+    def stated(self, rows: int, reads: tuple[Read, ...]) -> Parts:
+        """The parts of all streams side by side, as the predictions state them."""
+        values = len(self.schema.columns)
+        found = []
+        for number, (model, read) in enumerate(zip(self.streams, reads, strict=True)):
+            # The population's view of a value is the same in every stream, and counts once.
+            parts = parts_of(model.predictor, read, rows, common_from=values if number else 0)
+            kinds = np.array([feature.kind for feature in model.encoding.features])
+            parts.own[:, kinds == "reports"] = np.nan  # many reports are strange even where many were to be expected
+            found.append(parts)
+        return Parts(
+            np.hstack([parts.own for parts in found]),
+            np.hstack([parts.population for parts in found]),
+            np.hstack([parts.odds for parts in found]),
+        )
+
+    def worth(self, stated: Parts) -> Parts:
+        """The same parts as what they turned out to be worth."""
+        own, population = worth_of(stated.own, self.own_maps), worth_of(stated.population, self.population_maps)
+        return Parts(own, population, stated.odds)
+
+    def label_inputs(self, parts: Parts, reads: tuple[Read, ...]) -> np.ndarray:
+        """What the model of the labels reads of each event: (rows, K)."""
         sequences, stream = reads[0].sequences, reads[0].stream
-        seen = np.zeros((len(table.codes), sequences.inputs.shape[1]))
+        seen = np.zeros((len(parts.own), sequences.inputs.shape[1]))
         at = stream.happens
         seen[stream.row[at]] = torch.where(sequences.observed, sequences.inputs, 0)[torch.from_numpy(at)].numpy()
-        inputs = label_inputs(odds, np.concatenate([own, population], 1), seen)
-        return inputs, decide(own, population, self.say)
+        return label_inputs(parts.odds, np.concatenate([parts.own, parts.population], 1), seen)
 
     def judge(self, table: EventTable, reads: tuple[Read, ...]) -> Scored:
-        """The score of every event that is read; by its label's probability where labels are learnt."""
+        """The score of every event that is read."""
+        return self.decided(self.worth(self.stated(len(table.codes), reads)), reads)
+
+    def decided(self, parts: Parts, reads: tuple[Read, ...]) -> Scored:
+        """The score that parts make; by the label's probability where labels are learnt."""
+        scored = decide(parts.own, parts.population, self.say)
         if self.labels is None:
-            own, population, _ = self.parts(len(table.codes), reads)
-            return decide(own, population, self.say)
-        inputs, scored = self.label_inputs(table, reads)
-        surprise = np.logaddexp(0.0, self.labels.log_odds(inputs))  # -log(1 - p)
+            return scored
+        surprise = np.logaddexp(0.0, self.labels.log_odds(self.label_inputs(parts, reads)))  # -log(1 - p)
         return dataclasses.replace(scored, score=np.where(np.isnan(scored.score), np.nan, surprise))
 
     def explained(self, scored: Scored, reads: tuple[Read, ...]) -> Scored:

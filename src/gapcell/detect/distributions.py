@@ -14,6 +14,7 @@ LEAST_SCALE = 0.05  # of a typical spread; keeps a mixture from collapsing onto 
 LEAST_FREEDOM = 2.0  # a Student t with finite spread
 FARTHEST = 1e15  # standard deviations; the square is finite in float32 too
 SERIES_BELOW = 0.1  # the incomplete beta function is summed as a series below this argument
+SERIES_TERMS = 16  # of which each is less than a tenth of the one before
 
 
 def student_t(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +98,8 @@ def log_far_tail(u: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     far = np.empty(x.shape)
     far[~small] = np.log(special.betainc(a[~small], b, x[~small]))
     a, x, log_x = a[small], x[small], log_x[small]
-    far[small] = (
-        a * log_x + b * np.log1p(-x) - np.log(a) - special.betaln(a, b) + np.log(special.hyp2f1(a + b, 1.0, a + 1.0, x))
-    )
+    series = np.ones(x.shape)
+    for n in reversed(range(SERIES_TERMS)):
+        series = 1 + series * x * (a + b + n) / (a + 1 + n)
+    far[small] = a * log_x + b * np.log1p(-x) - np.log(a) - special.betaln(a, b) + np.log(series)
     return far - math.log(2)

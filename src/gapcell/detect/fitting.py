@@ -20,6 +20,7 @@ from gapcell.detect.model import one_thread
 from gapcell.detect.options import FitOptions
 from gapcell.detect.refusals import TableError
 from gapcell.detect.results import Candidate, Progress, Split, silent
+from gapcell.detect.scoring import Parts
 from gapcell.detect.selection import fit_stream
 from gapcell.detect.splits import cut_time
 from gapcell.detect.state import Schema, StreamModel
@@ -83,11 +84,17 @@ def fit(
         schema_of(table, options), options, tuple(models), (TailMap(),) * features, (TailMap(),) * features, None,
         split, math.inf, 0, options.budget, tuple(candidates),
     )  # fmt: skip
-    detector = calibrated(detector, table)
+    learnt = known if learnt is None or known is None else known & learnt
+    reads = detector.reads(table, split.test_from, judged_in_fit(table, split, learnt))
+    stated = detector.stated(len(table.codes), reads)
+    detector = calibrated(detector, table, stated)
+    parts = detector.worth(stated)
     if known is not None:
-        labels = learn_labels(detector, table, known if learnt is None else known & learnt, progress)
+        inputs = detector.label_inputs(parts, reads)
+        labels = learn_labels(detector, table, inputs, learnt, progress)
         detector = dataclasses.replace(detector, labels=labels)
-    return with_threshold(detector, table, progress)
+    progress("scores", 1, 1)
+    return with_threshold(detector, table, detector.decided(parts, reads).score)
 
 
 def schema_of(table: EventTable, options: FitOptions) -> Schema:
@@ -143,38 +150,42 @@ def check_names(table: EventTable, options: FitOptions) -> None:
         raise TableError("unscored names every feature: nothing is left to score")
 
 
-def calibrated(detector: Detector, table: EventTable) -> Detector:
+def judged_in_fit(table: EventTable, split: Split, learnt: np.ndarray | None) -> np.ndarray:
+    """The events whose scores a fit looks at, (rows,) bool: the held-out ones, and those whose labels are learnt."""
+    held_out = table.seconds >= split.train_until
+    return held_out if learnt is None else held_out | learnt
+
+
+def calibrated(detector: Detector, table: EventTable, stated: Parts) -> Detector:
     """The detector with the worth of its parts, found on the held-out events that also chose the encoder."""
     split = detector.split
-    reads = detector.reads(table, split.threshold_from)
-    own, population, _ = detector.parts(len(table.codes), reads)
     inside = (table.seconds >= split.train_until) & (table.seconds < split.threshold_from)
-    maps = [tuple(TailMap.fit(column) for column in parts[inside].T) for parts in (own, population)]
+    maps = [tuple(TailMap.fit(column) for column in parts[inside].T) for parts in (stated.own, stated.population)]
     return dataclasses.replace(detector, own_maps=maps[0], population_maps=maps[1])
 
 
-def learn_labels(detector: Detector, table: EventTable, learnt: np.ndarray, progress: Progress) -> LabelModel:
-    """Train the model of the labels on the training part."""
+def learn_labels(
+    detector: Detector, table: EventTable, inputs: np.ndarray, learnt: np.ndarray, progress: Progress
+) -> LabelModel:
+    """Train the model of the labels on the training part, from what each event (rows, K) shows."""
     if table.label is None:
         raise TableError("labels are learnt from a label column, and the table has none")
-    reads = detector.reads(table, detector.split.train_until)
     rows = np.flatnonzero(learnt & (table.seconds < detector.split.train_until))
-    inputs = detector.label_inputs(table, reads)[0][rows]
     labels = table.label.fill_null(value=False).to_numpy()[rows]
     try:
-        return fit_labels(inputs, labels, detector.options.seed, lambda done, total: progress("labels", done, total))
+        return fit_labels(
+            inputs[rows], labels, detector.options.seed, lambda done, total: progress("labels", done, total)
+        )
     except ValueError as error:
         raise TableError(f"label column {table.label.name!r} cannot be learnt from: {error}") from None
 
 
-def with_threshold(detector: Detector, table: EventTable, progress: Progress) -> Detector:
-    """The detector with the conformal threshold of its held-out scores."""
+def with_threshold(detector: Detector, table: EventTable, scores: np.ndarray) -> Detector:
+    """The detector with the conformal threshold of its held-out scores, of all scores (rows,)."""
     split, options = detector.split, detector.options
-    scored = detector.judge(table, detector.reads(table, split.test_from))
     inside = (table.seconds >= split.threshold_from) & (table.seconds < split.test_from)
-    scores = scored.score[inside]
+    scores = scores[inside]
     scores = scores[~np.isnan(scores)]
-    progress("scores", 1, 1)
     if scores.size == 0:
         raise TableError("no held-out event can be scored, so there is no threshold: leave more time between "
                          "train_until and test_from")  # fmt: skip

@@ -12,6 +12,8 @@ scores, takes care of. No part is calibrated by itself.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gapcell.detect.features import Encoded
 from gapcell.detect.heads import NUMERIC, Head, Tail, Targets, log_probabilities, quantile, surprise
 from gapcell.detect.model import Network, Sequences, states_before
 from gapcell.detect.streams import Stream
@@ -75,6 +78,21 @@ class Scored:
 
 
 @dataclass(frozen=True, eq=False)
+class Parts:
+    """The parts of every event's score.
+
+    Attributes:
+        own: (rows, F) against the entity's own prediction, NaN where the feature is missing.
+        population: (rows, F) against the population's.
+        odds: (rows, streams) log odds of the label that each stream's network gives, NaN where it has none.
+    """
+
+    own: np.ndarray
+    population: np.ndarray
+    odds: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Read:
     """A stream as a predictor reads it.
 
@@ -83,12 +101,28 @@ class Read:
         sequences: what the network reads.
         targets: what came.
         until: (series,) one past the last place to be read of each series.
+        judged: (places,) bool, True at the events that are to be judged; the others are history alone.
     """
 
     stream: Stream
     sequences: Sequences
     targets: Targets
     until: np.ndarray
+    judged: np.ndarray
+
+    @classmethod
+    def of(cls, stream: Stream, encoded: Encoded, until: float = math.inf, wanted: np.ndarray | None = None) -> Read:
+        """A stream that was encoded.
+
+        Args:
+            stream: its places.
+            encoded: the same places as numbers.
+            until: seconds from which on nothing is read.
+            wanted: (rows,) bool, True for the events to be judged; all when None.
+        """
+        judged = ~stream.report if wanted is None else wanted[stream.row] & ~stream.report
+        sequences = Sequences.of(encoded, stream.seconds)
+        return cls(stream, sequences, Targets.of(encoded), stream.ends(until), judged)
 
     @property
     def begin(self) -> np.ndarray:
@@ -107,11 +141,17 @@ def combine(parts: np.ndarray) -> np.ndarray:
     return np.where(largest >= 0, np.maximum(score, 0.0), np.nan)
 
 
-def parts_of(predictor: Predictor, read: Read, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every event's parts against its own prediction and the population's, (rows, features), and its log odds (rows,).
+def parts_of(predictor: Predictor, read: Read, rows: int, common_from: int = 0) -> Parts:
+    """Every event's parts in one stream.
 
-    NaN where a feature is missing, and for events that are not read or in no such stream. Own parts all are NaN without
-    a network, and so are the log odds of the label where no labels were learnt.
+    NaN where a feature is missing, and for events that are not judged or in no such stream. Own parts all are NaN
+    without a network, and so are the log odds of the label where no labels were learnt.
+
+    Args:
+        predictor: of the stream.
+        read: the stream.
+        rows: of the table.
+        common_from: the first feature of which the population has a view here.
     """
     features = len(predictor.common)
     own, population = np.full((rows, features), np.nan), np.full((rows, features), np.nan)
@@ -126,19 +166,21 @@ def parts_of(predictor: Predictor, read: Read, rows: int) -> tuple[np.ndarray, n
                 seen = read.sequences.inputs[places], read.sequences.observed[places]
                 with torch.no_grad():
                     odds[row] = network.label_head(states.double(), *seen).numpy()
-    for places in events_read(read):
+    for places in events_judged(read):
         alike = predictor.population.expand(len(places), -1)
-        found = surprises(predictor.common, alike, read.targets.at(places), predictor.tails)
-        population[read.stream.row[places.numpy()]] = found
-    return own, population, odds
+        row = read.stream.row[places.numpy()]
+        found = surprises(predictor.common[common_from:], alike, read.targets.at(places), predictor.tails[common_from:])
+        population[row, common_from:] = found
+    return Parts(own, population, odds[:, None])
 
 
 def event_states(network: Network, read: Read) -> Iterator[tuple[Tensor, Tensor]]:
-    """The state before every event that is read: yields places (events,) and states (events, F)."""
-    happens = torch.from_numpy(~read.stream.report)
+    """The state before every event that is judged: yields places (events,) and states (events, F)."""
+    judged = torch.from_numpy(read.judged)
     for places, states in states_before(network, read.sequences, read.begin, read.until):
-        events = happens[places]
-        yield places[events], states[events]
+        events = judged[places]
+        if bool(events.any()):
+            yield places[events], states[events]
 
 
 @torch.no_grad()
@@ -148,7 +190,7 @@ def readout(network: Network, states: Tensor) -> Tensor:
 
 
 def predictions(predictor: Predictor, read: Read) -> Iterator[tuple[Tensor, Tensor]]:
-    """Predict every event that is read: yields places (events,) and parameters (events, all) float64.
+    """Predict every event that is judged: yields places (events,) and parameters (events, all) float64.
 
     Nothing without a network.
     """
@@ -158,11 +200,11 @@ def predictions(predictor: Predictor, read: Read) -> Iterator[tuple[Tensor, Tens
             yield places, readout(network, states)
 
 
-def events_read(read: Read) -> Iterator[Tensor]:
-    """The places of the events that are read, in pieces."""
+def events_judged(read: Read) -> Iterator[Tensor]:
+    """The places of the events that are judged, in pieces."""
     length = np.diff(read.stream.starts)
     reached = np.arange(len(read.stream.row)) < np.repeat(read.until, length)
-    places = torch.from_numpy(np.flatnonzero(reached & ~read.stream.report))
+    places = torch.from_numpy(np.flatnonzero(reached & read.judged))
     yield from torch.split(places, ROWS_AT_ONCE)
 
 
@@ -237,4 +279,4 @@ def only(read: Read, series: np.ndarray) -> Read:
     """The same stream, with nothing to be read but these series (n,)."""
     until = read.begin.copy()
     until[series] = read.until[series]
-    return Read(read.stream, read.sequences, read.targets, until)
+    return dataclasses.replace(read, until=until)

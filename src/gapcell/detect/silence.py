@@ -12,15 +12,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
-import torch
 from torch import Tensor
 
 from gapcell.detect.events import GAP, EventTable, part_of, rebuild
-from gapcell.detect.heads import Targets, surprise
-from gapcell.detect.model import Sequences
+from gapcell.detect.heads import surprise
 from gapcell.detect.reasons import OWN, USUAL, days_only, in_units, range_in_words, since_last
 from gapcell.detect.refusals import TableError
-from gapcell.detect.scoring import Predictor, Read, band, events_read, predictions
+from gapcell.detect.scoring import Predictor, Read, band, events_judged, predictions
 from gapcell.detect.state import StreamModel
 from gapcell.detect.streams import streams_of
 
@@ -39,17 +37,16 @@ def silences(model: StreamModel, label_delay: float | None, table: EventTable, u
     stream = streams_of(grown, label_delay)[0]
     encoded, predictor = model.encoding.encode(grown, stream), model.predictor
     number, spec = next((i, spec) for i, spec in enumerate(model.encoding.features) if spec.name == GAP)
-    read = Read(stream, Sequences.of(encoded, stream.seconds), Targets.of(encoded), stream.starts[1:])
     final = grown.starts[1:] - 1
     imagined = np.zeros(len(grown.codes), dtype=bool)
     imagined[grown.order[final]] = True
+    read = Read.of(stream, encoded, wanted=imagined)
     score, low, high = (np.full(len(grown.codes), math.nan) for _ in range(3))
     head = (predictor.own or predictor.common)[number]
     found = predictions(predictor, read) if predictor.own else of_population(predictor, read)
     for places, parameters in found:
-        those = torch.from_numpy(imagined[stream.row[places.numpy()]])
-        row, own = stream.row[places[those].numpy()], head.of(parameters[those])
-        score[row] = surprise(head, own, read.targets.at(places[those]), "upper").numpy()
+        row, own = stream.row[places.numpy()], head.of(parameters)
+        score[row] = surprise(head, own, read.targets.at(places), "upper").numpy()
         low[row], high[row] = band(head, own)
     final = grown.order[final]
     last = grown.order[grown.starts[1:] - 2]
@@ -69,8 +66,8 @@ def silences(model: StreamModel, label_delay: float | None, table: EventTable, u
 
 
 def of_population(predictor: Predictor, read: Read) -> Iterator[tuple[Tensor, Tensor]]:
-    """The population's parameters for every event, where no history is used."""
-    for places in events_read(read):
+    """The population's parameters for every event that is judged, where no history is used."""
+    for places in events_judged(read):
         yield places, predictor.population.expand(len(places), -1)
 
 
