@@ -240,13 +240,14 @@ class Detector(State):
         own, population = worth_of(stated.own, self.own_maps), worth_of(stated.population, self.population_maps)
         return Parts(own, population, stated.odds)
 
-    def label_inputs(self, parts: Parts, reads: tuple[Read, ...]) -> np.ndarray:
-        """What the model of the labels reads of each event: (rows, K)."""
+    def label_inputs(self, parts: Parts, reads: tuple[Read, ...], rows: np.ndarray) -> np.ndarray:
+        """What the model of the labels reads of the events at these rows (n,): (n, K)."""
         sequences, stream = reads[0].sequences, reads[0].stream
-        seen = np.zeros((len(parts.own), sequences.inputs.shape[1]))
-        at = stream.happens
-        seen[stream.row[at]] = torch.where(sequences.observed, sequences.inputs, 0)[torch.from_numpy(at)].numpy()
-        return label_inputs(parts.odds, np.concatenate([parts.own, parts.population], 1), seen)
+        place = np.empty(len(parts.own), dtype=np.int64)
+        place[stream.row[stream.happens]] = stream.happens
+        at = torch.from_numpy(place[rows])
+        seen = torch.where(sequences.observed[at], sequences.inputs[at], 0).numpy()
+        return label_inputs(parts.odds[rows], np.concatenate([parts.own[rows], parts.population[rows]], 1), seen)
 
     def judge(self, table: EventTable, reads: tuple[Read, ...]) -> Scored:
         """The score of every event that is read."""
@@ -257,7 +258,9 @@ class Detector(State):
         scored = decide(parts.own, parts.population, self.say)
         if self.labels is None:
             return scored
-        surprise = np.logaddexp(0.0, self.labels.log_odds(self.label_inputs(parts, reads)))  # -log(1 - p)
+        surprise = np.full(len(scored.score), np.nan)
+        rows = np.flatnonzero(~np.isnan(scored.score))
+        surprise[rows] = np.logaddexp(0.0, self.labels.log_odds(self.label_inputs(parts, reads, rows)))  # -log(1 - p)
         return dataclasses.replace(scored, score=np.where(np.isnan(scored.score), np.nan, surprise))
 
     def explained(self, scored: Scored, reads: tuple[Read, ...]) -> Scored:

@@ -90,8 +90,9 @@ def fit(
     detector = calibrated(detector, table, stated)
     parts = detector.worth(stated)
     if known is not None:
-        inputs = detector.label_inputs(parts, reads)
-        labels = learn_labels(detector, table, inputs, learnt, progress)
+        rows = np.flatnonzero(learnt & (table.seconds < split.train_until))
+        inputs = detector.label_inputs(parts, reads, rows)
+        labels = learn_labels(table, rows, inputs, options.seed, progress)
         detector = dataclasses.replace(detector, labels=labels)
     progress("scores", 1, 1)
     return with_threshold(detector, table, detector.decided(parts, reads).score)
@@ -165,16 +166,15 @@ def calibrated(detector: Detector, table: EventTable, stated: Parts) -> Detector
 
 
 def learn_labels(
-    detector: Detector, table: EventTable, inputs: np.ndarray, learnt: np.ndarray, progress: Progress
+    table: EventTable, rows: np.ndarray, inputs: np.ndarray, seed: int, progress: Progress
 ) -> LabelModel:
-    """Train the model of the labels on the training part, from what each event (rows, K) shows."""
+    """Train the model of the labels on the events at these rows (n,), of which this (n, K) is seen."""
     if table.label is None:
         raise TableError("labels are learnt from a label column, and the table has none")
-    rows = np.flatnonzero(learnt & (table.seconds < detector.split.train_until))
     labels = table.label.fill_null(value=False).to_numpy()[rows]
     try:
         return fit_labels(
-            inputs[rows], labels, detector.options.seed, lambda done, total: progress("labels", done, total)
+            inputs, labels, seed, lambda done, total: progress("labels", done, total)
         )
     except ValueError as error:
         raise TableError(f"label column {table.label.name!r} cannot be learnt from: {error}") from None
