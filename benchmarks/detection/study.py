@@ -16,6 +16,8 @@ import os
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from datetime import datetime
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from benchmarks.detection.judgement import judge
 from benchmarks.detection.networks import lstm
 from benchmarks.detection.plan import (
     BOOSTING,
+    BOOSTING_ALL,
     ENCODERS,
     FOREST,
     FOREST_OF_HISTORY,
@@ -150,6 +153,8 @@ def scores(cell: Cell, fitted: Task, task: Task, epochs: int) -> Scores:
         return Scores(trees.isolation_forest(fitted, task, cell.seed, history=True))
     if cell.method == BOOSTING:
         return Scores(trees.gradient_boosting(fitted, task, cell.seed))
+    if cell.method == BOOSTING_ALL:
+        return Scores(trees.gradient_boosting(taught_by_all(fitted), task, cell.seed))
     if cell.method == RANDOM_FOREST:
         return Scores(trees.random_forest(fitted, task, cell.seed))
     if cell.method == SAITS:
@@ -161,6 +166,11 @@ def scores(cell: Cell, fitted: Task, task: Task, epochs: int) -> Scores:
         return Scores(rules.running_mean_z(fitted, task, name))
     name, sign = task.rules[cell.method]
     return Scores(rules.column(task, name, sign))
+
+
+def taught_by_all(task: Task) -> Task:
+    """The same task, the labels of its whole training part to be learnt."""
+    return replace(task, train_from=datetime(1970, 1, 1))
 
 
 def reconstruction_error(fitted: Task, task: Task, seed: int) -> np.ndarray:

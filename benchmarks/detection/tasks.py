@@ -33,7 +33,8 @@ class Task:
         test_from: scores from it on are judged; between the two a detector may choose its settings and its threshold.
         judged: (rows,) bool, the events whose scores are judged.
         kept: (rows,) bool, False for an event that was removed.
-        train_from: labels of events before it teach nobody (what they did is known all the same).
+        train_from: events before it teach no classifier (our encoders read their labels, too, and a rival that does so
+            stands beside them).
         upper, lower: values of which only large or only small ones are anomalous.
         unscored: features of ours that are read and not scored.
         supervised: whether the labels of the training part may be learnt.

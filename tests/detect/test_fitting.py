@@ -143,8 +143,8 @@ def test_labels_of_the_test_part_and_those_left_out_are_not_learnt(supervised: D
     other = frauds().with_columns(fraud=pl.when(test).then(~pl.col("fraud")).otherwise("fraud"))
     table = read_table(other, entity=("card", "shop"), time="t", values=["amount"], label="fraud")
     again = fit(table, replace(LABELLED, supervised=True, epochs=4))
-    for name, tensor in supervised.labels.state_dict().items():
-        assert torch.equal(tensor, again.labels.state_dict()[name])
+    for name, tensor in supervised.labels.tensors().items():
+        assert torch.equal(tensor, again.labels.tensors()[name])
     with pytest.raises(TableError, match="column 'fraud' cannot be learnt from: 0 of the 0 training events"):
         fit(cards, replace(LABELLED, supervised=True, epochs=1), learnt=np.zeros(cards.reading.rows, dtype=bool))
 

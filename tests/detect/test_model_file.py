@@ -102,7 +102,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "NaN": (overwrite("detector.json", b'{"threshold": NaN}'), "it is not JSON"),
     "a list": (overwrite("detector.json", b"[1, 2]"), "its contents is no object"),
     "another program's": (overwrite("detector.json", b'{"format": "onnx"}'), "json is no detector: it does not say"),
-    "a later version": (set_in("version", 3), "is of version 3, and this gapcell reads version 2"),
+    "a later version": (set_in("version", 4), "is of version 4, and this gapcell reads version 3"),
     "no threshold": (edit(lambda contents: contents.pop("threshold")), "has no 'threshold' of type float"),
     "infinite threshold": (set_in("threshold", 10**400), "has no 'threshold' of type float"),
     "text for a number": (set_in("threshold", "5"), "has no 'threshold' of type float"),

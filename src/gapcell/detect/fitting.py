@@ -89,7 +89,7 @@ def fit(
     stated = detector.stated(len(table.codes), reads)
     detector = calibrated(detector, table, stated)
     parts = detector.worth(stated)
-    if known is not None:
+    if learnt is not None:
         rows = np.flatnonzero(learnt & (table.seconds < split.train_until))
         inputs = detector.label_inputs(parts, reads, rows)
         labels = learn_labels(table, rows, inputs, options.seed, progress)
@@ -165,17 +165,13 @@ def calibrated(detector: Detector, table: EventTable, stated: Parts) -> Detector
     return dataclasses.replace(detector, own_maps=maps[0], population_maps=maps[1])
 
 
-def learn_labels(
-    table: EventTable, rows: np.ndarray, inputs: np.ndarray, seed: int, progress: Progress
-) -> LabelModel:
+def learn_labels(table: EventTable, rows: np.ndarray, inputs: np.ndarray, seed: int, progress: Progress) -> LabelModel:
     """Train the model of the labels on the events at these rows (n,), of which this (n, K) is seen."""
     if table.label is None:
         raise TableError("labels are learnt from a label column, and the table has none")
     labels = table.label.fill_null(value=False).to_numpy()[rows]
     try:
-        return fit_labels(
-            inputs, labels, seed, lambda done, total: progress("labels", done, total)
-        )
+        return fit_labels(inputs, labels, seed, lambda done, total: progress("labels", done, total))
     except ValueError as error:
         raise TableError(f"label column {table.label.name!r} cannot be learnt from: {error}") from None
 

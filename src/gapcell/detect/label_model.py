@@ -1,66 +1,86 @@
-"""The probability of a label, from what all streams say of an event: a small ensemble on top of the encoders."""
+"""The probability of a label, from what all streams say of an event: a forest on top of the encoders.
+
+Extremely randomised trees (Geurts, Ernst and Wehenkel 2006), grown by scikit-learn and kept as perfect binary trees:
+node i has the children 2i + 1 and 2i + 2, and where a branch ends early everything goes left. So a model is three
+arrays of known shapes, and one from an untrusted file cannot lead anywhere else.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.tree import DecisionTreeClassifier
+from torch import Tensor
 
-MEMBERS = 5
-HIDDEN = 32
-BATCH = 512
-EPOCHS = 12
-RATE = 0.005
-DECAY = 0.01
-FARTHEST = 8.0  # standard deviations of an input
+TREES, DEPTH = 100, 12
+NODES, LEAVES = 2**DEPTH - 1, 2**DEPTH
+FEWEST_IN_A_LEAF = 3
+INPUTS_TRIED = 0.5  # of all, at each node
+TREES_AT_ONCE = 10  # between two words of progress
+MOST_OTHERS = 200_000  # events without the label that trees are grown on; more are drawn from, and weighted
 LEAST_POSITIVES = 2
+EVENTS_AT_ONCE = 4096
+EVERYTHING = float(np.finfo(np.float32).max)  # the threshold of a node that sends all to the left
 
 
-class Perceptron(nn.Module):
-    """One member: log odds (n,) from inputs (n, K)."""
+@dataclass(frozen=True, eq=False)
+class LabelModel:
+    """The mean of the probabilities that trees give.
 
-    def __init__(self, inputs: int) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(inputs, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
-        self.odds = nn.Linear(HIDDEN, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Log odds (n,) from x (n, K)."""
-        x = F.dropout(F.silu(self.first(x)), 0.1, self.training)
-        return self.odds(F.silu(self.second(x))).squeeze(-1)
-
-
-class LabelModel(nn.Module):
-    """The mean of several perceptrons, trained with class weights that are taken out again.
-
-    Args:
-        inputs: how many numbers K say something of an event.
+    Attributes:
+        feature: (trees, nodes) int64, the input that a node looks at.
+        threshold: (trees, nodes) float32; up to it an event goes left.
+        value: (trees, leaves) float32, the probability of the label in a leaf.
     """
 
-    def __init__(self, inputs: int) -> None:
-        super().__init__()
-        self.register_buffer("centre", torch.zeros(inputs))
-        self.register_buffer("spread", torch.ones(inputs))
-        self.register_buffer("shift", torch.zeros(()))
-        self.members = nn.ModuleList(Perceptron(inputs) for _ in range(MEMBERS))
+    feature: np.ndarray
+    threshold: np.ndarray
+    value: np.ndarray
 
-    def scaled(self, x: Tensor) -> Tensor:
-        """Inputs (n, K) in standard deviations of the training events."""
-        return ((x - self.centre) / self.spread).clamp(-FARTHEST, FARTHEST)
+    @staticmethod
+    def shapes() -> dict[str, tuple[int, int]]:
+        """Names and shapes of the arrays."""
+        return {"feature": (TREES, NODES), "threshold": (TREES, NODES), "value": (TREES, LEAVES)}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Log odds (n,) of the label from x (n, K)."""
-        scaled = self.scaled(x)
-        return torch.stack([member(scaled) for member in self.members]).mean(0) - self.shift
+    def tensors(self) -> dict[str, Tensor]:
+        """The arrays as float32 tensors, which hold them exactly."""
+        return {name: torch.from_numpy(getattr(self, name).astype(np.float32)) for name in self.shapes()}
 
-    @torch.no_grad()
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor], inputs: int) -> LabelModel:
+        """The model of tensors of the right names and shapes.
+
+        Raises:
+            ValueError: a node looks at no input, or a leaf holds no probability.
+        """
+        feature, threshold, value = (tensors[name].numpy() for name in cls.shapes())
+        if not ((feature >= 0) & (feature < inputs) & (feature == np.floor(feature))).all():
+            raise ValueError(f"a tree looks at an input that is none of the {inputs}")
+        if not ((value > 0) & (value < 1)).all():
+            raise ValueError("a leaf holds no probability between 0 and 1")
+        return cls(feature.astype(np.int64), threshold, value)
+
     def log_odds(self, x: np.ndarray) -> np.ndarray:
-        """Log odds (n,) float64 of the label from x (n, K) float64."""
-        return np.concatenate([self(piece).numpy() for piece in torch.from_numpy(x).split(65_536)] or [np.empty(0)])
+        """Log odds (n,) float64 of the label from x (n, K)."""
+        pieces = [self._probability(x[at : at + EVENTS_AT_ONCE]) for at in range(0, len(x), EVENTS_AT_ONCE)]
+        p = np.concatenate(pieces or [np.empty(0)])
+        return np.log(p) - np.log1p(-p)
+
+    def _probability(self, x: np.ndarray) -> np.ndarray:
+        """The mean probability (n,) of x (n, K)."""
+        x, rows = x.astype(np.float32), np.arange(len(x))
+        total = np.zeros(len(x))
+        for feature, threshold, value in zip(self.feature, self.threshold, self.value, strict=True):
+            node = np.zeros(len(x), dtype=np.int64)
+            for _ in range(DEPTH):
+                node = 2 * node + 1 + (x[rows, feature[node]] > threshold[node])
+            total += value[node - NODES]
+        return total / len(self.value)
 
 
 def label_inputs(odds: np.ndarray, parts: np.ndarray, inputs: np.ndarray) -> np.ndarray:
@@ -77,13 +97,13 @@ def label_inputs(odds: np.ndarray, parts: np.ndarray, inputs: np.ndarray) -> np.
 
 
 def fit_labels(x: np.ndarray, labels: np.ndarray, seed: int, progress: Callable[[int, int], None]) -> LabelModel:
-    """Train the ensemble.
+    """Grow the trees.
 
     Args:
         x: (events, K) of the training events whose label is known.
         labels: (events,) bool.
-        seed: of the weights and the order of the batches.
-        progress: told of every epoch.
+        seed: of every draw.
+        progress: told of the trees that stand.
 
     Raises:
         ValueError: fewer than two labelled events, or none that is not.
@@ -91,27 +111,41 @@ def fit_labels(x: np.ndarray, labels: np.ndarray, seed: int, progress: Callable[
     positives = int(labels.sum())
     if positives < LEAST_POSITIVES or positives == len(labels):
         raise ValueError(f"{positives:,} of the {len(labels):,} training events with a known label are labelled")
-    model = LabelModel(x.shape[1])
-    inputs = torch.from_numpy(x).float()
-    model.centre.copy_(inputs.mean(0))
-    model.spread.copy_(inputs.std(0).clamp(min=1e-6))
-    balance = torch.tensor(math.sqrt((len(labels) - positives) / positives))
-    model.shift.copy_(balance.log())
-    scaled, wanted = model.scaled(inputs), torch.from_numpy(labels).float()
-    steps = EPOCHS * -(-len(labels) // BATCH)
-    with torch.random.fork_rng(devices=[]):
-        for number in range(MEMBERS):
-            torch.manual_seed(seed + number)
-            member = Perceptron(x.shape[1])
-            optimiser = torch.optim.AdamW(member.parameters(), RATE, weight_decay=DECAY)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
-            for epoch in range(EPOCHS):
-                for batch in torch.randperm(len(labels)).split(BATCH):
-                    loss = F.binary_cross_entropy_with_logits(member(scaled[batch]), wanted[batch], pos_weight=balance)
-                    optimiser.zero_grad()
-                    loss.backward()
-                    optimiser.step()
-                    schedule.step()
-                progress(number * EPOCHS + epoch + 1, MEMBERS * EPOCHS)
-            model.members[number].load_state_dict(member.state_dict())
-    return model.double().eval().requires_grad_(requires_grad=False)
+    base, others = positives / len(labels), np.flatnonzero(~labels)
+    drawn = np.sort(np.random.default_rng(seed).permutation(others)[:MOST_OTHERS])
+    rows = np.sort(np.concatenate([np.flatnonzero(labels), drawn]))
+    weight = np.where(labels[rows], 1.0, len(others) / len(drawn))
+    forest = ExtraTreesClassifier(
+        0, max_depth=DEPTH, min_samples_leaf=FEWEST_IN_A_LEAF, max_features=INPUTS_TRIED, warm_start=True,
+        random_state=seed,
+    )  # fmt: skip
+    for trees in range(TREES_AT_ONCE, TREES + 1, TREES_AT_ONCE):
+        forest.set_params(n_estimators=trees)
+        forest.fit(x[rows].astype(np.float32), labels[rows], sample_weight=weight)
+        progress(trees, TREES)
+    return LabelModel(*(np.stack(arrays) for arrays in zip(*(perfect(tree, base) for tree in forest), strict=True)))
+
+
+def perfect(grown: DecisionTreeClassifier, base: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A tree as a perfect one: features and thresholds (nodes,), and the values (leaves,).
+
+    A leaf's share of labelled events is drawn to `base`, that of all events, by the weight of one: an event is never
+    certain, and a leaf that many events agree on says more than one of a few.
+    """
+    tree: Any = grown.tree_  # whose arrays scikit-learn documents, and no stub lists
+    thresholds = tree.threshold.astype(np.float32)
+    above = thresholds.astype(np.float64) > tree.threshold  # rounded down, float32 inputs go where they went
+    thresholds[above] = np.nextafter(thresholds[above], np.float32(-np.inf))
+    share = tree.value[:, 0, 1] / tree.value[:, 0].sum(-1)
+    weight = tree.weighted_n_node_samples
+    values = (share * weight + base) / (weight + 1)
+    feature, threshold = np.zeros(NODES, dtype=np.int64), np.full(NODES, EVERYTHING, dtype=np.float32)
+    node = np.zeros(1, dtype=np.int64)  # of the grown tree, at each place of a level; it stays where a branch ends
+    for level in range(DEPTH):
+        inner = tree.children_left[node] >= 0
+        at = 2**level - 1 + np.flatnonzero(inner)
+        feature[at], threshold[at] = tree.feature[node[inner]], thresholds[node[inner]]
+        left = np.where(inner, tree.children_left[node], node)
+        right = np.where(inner, tree.children_right[node], node)
+        node = np.stack([left, right], 1).ravel()
+    return feature, threshold, values[node].astype(np.float32)

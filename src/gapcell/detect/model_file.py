@@ -35,7 +35,7 @@ from gapcell.detect.state import Schema, State, StreamModel
 from gapcell.detect.tail_map import LEVELS, TailMap
 from gapcell.files import replacing
 
-FORMAT, VERSION = "gapcell detector", 2
+FORMAT, VERSION = "gapcell detector", 3
 DESCRIPTION, WEIGHTS = "detector.json", "detector.safetensors"
 LARGEST_DESCRIPTION = 16_000_000  # bytes
 POPULATION, NETWORK, LABELS = "population", "network", "labels"
@@ -58,7 +58,7 @@ def save_state(detector: State, folder: Path) -> None:
             state = model.predictor.network.state_dict()
             tensors |= {f"{number}.{NETWORK}.{name}": tensor for name, tensor in state.items()}
     if detector.labels is not None:
-        tensors |= {f"{LABELS}.{name}": tensor for name, tensor in detector.labels.state_dict().items()}
+        tensors |= {f"{LABELS}.{name}": tensor for name, tensor in detector.labels.tensors().items()}
     weights = save({name: tensor.float().contiguous() for name, tensor in tensors.items()})
     with replacing(folder / WEIGHTS) as path:
         path.write_bytes(weights)
@@ -178,7 +178,7 @@ def load_state(folder: Path) -> State:
         streams=tuple(filled(shape, tensors, number, options) for number, shape in enumerate(shapes)),
         own_maps=read_maps(reader, "own_maps", features),
         population_maps=read_maps(reader, "population_maps", features),
-        labels=label_model_of(tensors),
+        labels=label_model_of(tensors, shapes, folder / WEIGHTS) if options.supervised else None,
         split=Split(*(split.value(name, float) for name in ("train_until", "threshold_from", "test_from"))),
         threshold=reader.value("threshold", float),
         threshold_events=reader.value("threshold_events", int),
@@ -255,10 +255,7 @@ def wanted_of(shapes: list[Shape], options: FitOptions, schema: Schema) -> dict[
             state = network.state_dict()
             wanted |= {f"{number}.{NETWORK}.{name}": tuple(tensor.shape) for name, tensor in state.items()}
     if options.supervised:
-        parts = 2 * sum(len(shape.encoding.features) for shape in shapes)
-        inputs = 2 * (len(shapes) + parts) + shapes[0].encoding.channels
-        state = LabelModel(inputs).state_dict()
-        wanted |= {f"{LABELS}.{name}": tuple(tensor.shape) for name, tensor in state.items()}
+        wanted |= {f"{LABELS}.{name}": shape for name, shape in LabelModel.shapes().items()}
     return wanted
 
 
@@ -272,14 +269,14 @@ def filled(shape: Shape, tensors: dict[str, Tensor], number: int, options: FitOp
     return StreamModel(shape.encoding, predictor, shape.epochs)
 
 
-def label_model_of(tensors: dict[str, Tensor]) -> LabelModel | None:
-    """The model of the labels, of checked tensors."""
-    own = under(tensors, f"{LABELS}.")
-    if not own:
-        return None
-    model = LabelModel(len(own["centre"]))
-    model.load_state_dict(own)
-    return model.double().eval().requires_grad_(requires_grad=False)
+def label_model_of(tensors: dict[str, Tensor], shapes: list[Shape], path: Path) -> LabelModel:
+    """The model of the labels, of tensors of the right shapes."""
+    parts = 2 * sum(len(shape.encoding.features) for shape in shapes)
+    inputs = 2 * (len(shapes) + parts) + shapes[0].encoding.channels
+    try:
+        return LabelModel.of(under(tensors, f"{LABELS}."), inputs)
+    except ValueError as error:
+        raise ModelError(f"{path} is no part of a detector: {error}") from None
 
 
 def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
