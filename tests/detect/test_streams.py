@@ -41,8 +41,6 @@ def series_of(stream: Stream) -> list[list[tuple[int, bool]]]:
 
 def test_each_key_groups_the_same_events_and_an_event_without_a_key_is_in_no_such_stream() -> None:
     by_customer, by_shop = streams_of(events(), None)
-    assert by_customer.main
-    assert not by_shop.main
     assert series_of(by_customer) == [
         [(0, False), (2, False), (4, False), (5, False)],
         [(1, False), (3, False)],
@@ -66,9 +64,9 @@ def test_times_between_events_do_not_count_reports() -> None:
 def test_recent_reports_fade_and_only_what_is_known_counts() -> None:
     _, by_shop = streams_of(events(), DELAY)
     half_life = DELAY / 4
-    np.testing.assert_allclose(by_shop.recent_reports()[:4], [0, 0, np.nan, 2 ** (-40 / half_life)])
+    np.testing.assert_allclose(by_shop.recent_reports[:4], [0, 0, np.nan, 2 ** (-40 / half_life)])
     with pytest.raises(ValueError, match="the stream has no reports"):
-        streams_of(events(), None)[1].recent_reports()
+        len(streams_of(events(), None)[1].recent_reports)
 
 
 @settings(max_examples=50, deadline=None)
@@ -87,7 +85,7 @@ def test_recent_reports_are_those_of_a_loop(seed: int, rows: int) -> None:
         entity="who", time="t", values=["v"], label="y",
     )  # fmt: skip
     stream = streams_of(table, DELAY)[0]
-    label, found = table.label.to_list(), stream.recent_reports()
+    label, found = table.label.to_list(), stream.recent_reports
     for place in stream.happens.tolist():
         row, now = stream.row[place], stream.seconds[place]
         known = [

@@ -305,7 +305,7 @@ class Detector(State):
                 name, stream = next(names), read.stream
                 if spec.kind in ("gap", "reports") and name != GAP:
                     values = np.full(len(table.codes), np.nan)
-                    came = stream.since_last() if spec.kind == "gap" else stream.recent_reports()
+                    came = stream.since_last() if spec.kind == "gap" else stream.recent_reports
                     values[stream.row[stream.happens]] = came[stream.happens]
                     derived[name] = values
         return Aside(derived, None if self.labels is None else -np.expm1(-scored.score))

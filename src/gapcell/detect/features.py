@@ -154,7 +154,7 @@ class Encoding:
         features.append(FeatureSpec(GAP, "gap", Scaling.fit(gaps[~np.isnan(gaps)], logarithmic=True)))
         reports = stream.half_life is not None
         if reports:
-            count = stream.recent_reports()[past]
+            count = stream.recent_reports[past]
             scaling = dataclasses.replace(Scaling.fit(count[count > 0]), step=0.0)  # what fades has no least step
             features.append(FeatureSpec(REPORTS, "reports", scaling, zeros=True))
         return cls(tuple(features), table.reading.has_hours, table.time.dtype != pl.Float64, reports)
@@ -217,7 +217,7 @@ class Encoding:
         if feature.kind == "gap":
             return stream.since_last()
         if feature.kind == "reports":
-            return stream.recent_reports()
+            return stream.recent_reports
         return np.where(stream.report, np.nan, numbers_of(feature, table.values[feature.name])[stream.row])
 
 

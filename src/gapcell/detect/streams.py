@@ -18,7 +18,6 @@ class Stream:
 
     Attributes:
         key: the column that says whose event it is.
-        main: True for the stream of the entities.
         row: (places,) int64, the row of the table that happens or is reported here.
         report: (places,) bool, True where a row is reported, False where it happens.
         seconds: (places,) float64.
@@ -27,7 +26,6 @@ class Stream:
     """
 
     key: str
-    main: bool
     row: np.ndarray
     report: np.ndarray
     seconds: np.ndarray
@@ -64,6 +62,7 @@ class Stream:
         waited[self.starts[:-1]] = 0.0
         return waited
 
+    @cached_property
     def recent_reports(self) -> np.ndarray:
         """Reports before each event, each halved with every half-life that has passed; NaN for reports: (places,).
 
@@ -93,12 +92,10 @@ def streams_of(table: EventTable, label_delay: float | None) -> tuple[Stream, ..
     """
     keys = [(table.reading.entity, table.codes)]
     keys += [(column.name, numbered(column)) for column in table.others]
-    return tuple(
-        stream_of(table, name, codes, label_delay, main=number == 0) for number, (name, codes) in enumerate(keys)
-    )
+    return tuple(stream_of(table, name, codes, label_delay) for name, codes in keys)
 
 
-def stream_of(table: EventTable, key: str, codes: np.ndarray, label_delay: float | None, *, main: bool) -> Stream:
+def stream_of(table: EventTable, key: str, codes: np.ndarray, label_delay: float | None) -> Stream:
     """The stream of one key, whose values are numbered by `codes` (rows,), -1 where an event has none."""
     row = np.flatnonzero(codes >= 0)
     report = np.zeros(len(row), dtype=bool)
@@ -111,4 +108,4 @@ def stream_of(table: EventTable, key: str, codes: np.ndarray, label_delay: float
     row, report, seconds = row[order], report[order], seconds[order]
     starts = np.searchsorted(codes[row], np.arange(codes.max(initial=-1) + 2))
     half_life = None if label_delay is None else max(label_delay, 1.0) / REPORT_MEMORY
-    return Stream(key, main, row, report, seconds, starts, half_life)
+    return Stream(key, row, report, seconds, starts, half_life)
