@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gapcell.detect.calibration import exceedances
 from gapcell.detect.heads import Head, surprise
@@ -30,16 +29,13 @@ class Judgement:
 
     Attributes:
         by_head: (heads,) mean negative log-likelihood under each head.
-        labels: mean negative log-likelihood of the known labels, 0 where none are learnt.
-        value: what is compared: the mean over features of the better family's, or that of the labels where they are
-            learnt.
+        value: what is compared, with labels and without: the mean over features of the better family's.
         calibration: (heads,) how far the stated probabilities of rare values lie from how often those came, in
             absolute logarithms; 0 where there are too few events to say.
         events: how many were judged.
     """
 
     by_head: np.ndarray
-    labels: float
     value: float
     calibration: np.ndarray
     events: int
@@ -68,32 +64,27 @@ class HeldOut:
         """Judge a network; with `calibrated` also how its heads' rare values came."""
         network.eval()
 
-        def predict(chunk: Chunks, places: Tensor) -> tuple[Tensor, Tensor | None]:
-            states = network.states(material.sequences, places, torch.from_numpy(chunk.end - chunk.begin))[:, :-1]
-            if network.label_head is None:
-                return network.readout(states), None
-            seen = material.sequences.inputs[places], material.sequences.observed[places]
-            return network.readout(states), network.label_head(states, *seen)
+        def predict(chunk: Chunks, places: Tensor) -> Tensor:
+            return network(material.sequences, places, torch.from_numpy(chunk.end - chunk.begin))[:, :-1]
 
         return self.mean(material, predict, calibrated=calibrated)
 
     def judge_population(self, population: Tensor, material: Material) -> Judgement:
         """Judge the population's parameters (all,)."""
-        return self.mean(material, lambda chunk, places: (population.expand(*places.shape, -1), None), calibrated=True)
+        return self.mean(material, lambda chunk, places: population.expand(*places.shape, -1), calibrated=True)
 
     @torch.no_grad()
     def mean(
         self,
         material: Material,
-        predict: Callable[[Chunks, Tensor], tuple[Tensor, Tensor | None]],
+        predict: Callable[[Chunks, Tensor], Tensor],
         *,
         calibrated: bool,
     ) -> Judgement:
-        """Judge the parameters (..., all) and the log odds of labels (...) that are predicted for places (...)."""
+        """Judge the parameters (..., all) that are predicted for places (...)."""
         draws = np.random.default_rng(self.seed)
         heads = material.heads
         total, counted, events = np.zeros(len(heads)), np.zeros(len(heads)), 0
-        entropy, known = 0.0, 0
         surprises: list[list[Tensor]] = [[] for _ in heads]
         for group in self.groups:
             chunk = self.chunks.at(group)
@@ -102,15 +93,10 @@ class HeldOut:
             counts = there & held_out & material.happens[places]
             counts &= places >= torch.from_numpy(chunk.first)[:, None]
             values = torch.where(counts.unsqueeze(-1), material.values(places, draws), math.nan)
-            parameters, odds = predict(chunk, places)
+            parameters = predict(chunk, places)
             total -= log_likelihoods(heads, parameters, values).double().numpy()
             counted += known_by_head(heads, values)
             events += int(counts.sum())
-            if odds is not None:
-                labels = material.labels[places]
-                told = counts & ~torch.isnan(labels)
-                entropy += float(F.binary_cross_entropy_with_logits(odds[told], labels[told], reduction="sum"))
-                known += int(told.sum())
             if calibrated:
                 targets, those = material.targets.at(places[counts]), parameters[counts].double()
                 for number in contested(heads):
@@ -120,9 +106,7 @@ class HeldOut:
         by_head = total / np.maximum(counted, 1)
         value = mean_over_features(heads, by_head) if events else math.nan
         calibration = np.array([miscalibration(parts) for parts in surprises])
-        if known:
-            value = entropy / known
-        return Judgement(by_head, entropy / max(known, 1), value, calibration, events)
+        return Judgement(by_head, value, calibration, events)
 
 
 def contested(heads: tuple[Head, ...]) -> list[int]:
