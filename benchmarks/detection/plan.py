@@ -151,7 +151,7 @@ def seeds_of(task: str, method: str) -> int:
 
 
 def cells(*, quick: bool = False, saits: bool = False) -> list[Cell]:
-    """Everything that is run, the main tables first.
+    """Everything that is run: every row of every table once before any is run anew, the main tables first.
 
     Args:
         quick: a little of everything.
@@ -181,4 +181,4 @@ def cells(*, quick: bool = False, saits: bool = False) -> list[Cell]:
         add(task, 0, "events", 0.0, "everywhere", (SAITS,), 1)
     if saits:
         add("orders", 0, "values", 0.3, "everywhere", (SAITS,), 1)
-    return planned
+    return sorted(planned, key=lambda cell: cell.seed + (cell != cell.whole or cell.split != 0))

@@ -37,6 +37,8 @@ STAGES = {
     "population": "population",
     "encoders": "choosing",
     "network": "training",
+    "fold 1": "labels, fold 1",
+    "fold 2": "labels, fold 2",
     "labels": "labels",
     "scores": "scoring",
     "baselines": "baselines",

@@ -10,6 +10,7 @@ import numpy as np
 
 from gapcell.detect.checkpoint import Checkpoints
 from gapcell.detect.columns import listed
+from gapcell.detect.cross_fitting import CrossFitted
 from gapcell.detect.detector import Detector
 from gapcell.detect.events import GAP, REPORTS, EventTable
 from gapcell.detect.features import Encoding
@@ -20,7 +21,7 @@ from gapcell.detect.model import one_thread
 from gapcell.detect.options import FitOptions
 from gapcell.detect.refusals import TableError
 from gapcell.detect.results import Candidate, Progress, Split, silent
-from gapcell.detect.scoring import Parts
+from gapcell.detect.scoring import Parts, Read
 from gapcell.detect.selection import fit_stream
 from gapcell.detect.splits import cut_time
 from gapcell.detect.state import Schema, StreamModel
@@ -71,12 +72,14 @@ def fit(
     known = known_labels(table, options, learnt)
     models: list[StreamModel] = []
     candidates: list[Candidate] = []
+    cross_fitted: list[CrossFitted | None] = []
     for stream in streams_of(table, options.label_delay):
         material = material_of(table, stream, split, options, known)
         kept = None if checkpoint is None else Checkpoints(Path(checkpoint), material, options)
         found = fit_stream(material, options, progress, kept)
         models.append(StreamModel(material.encoding, found.predictor, found.epochs))
         candidates += found.candidates
+        cross_fitted.append(found.cross_fitted)
         if found.interrupted:  # what is left is fitted in moments
             options = dataclasses.replace(options, encoder="none")
     features = sum(len(model.encoding.features) for model in models)
@@ -91,7 +94,8 @@ def fit(
     parts = detector.worth(stated)
     if learnt is not None:
         rows = np.flatnonzero(learnt & (table.seconds < split.train_until))
-        inputs = detector.label_inputs(parts, reads, rows)
+        honest = dataclasses.replace(parts, odds=odds_of_others(cross_fitted, reads, len(table.codes)))
+        inputs = detector.label_inputs(honest, reads, rows)
         labels = learn_labels(table, rows, inputs, options.seed, progress)
         detector = dataclasses.replace(detector, labels=labels)
     progress("scores", 1, 1)
@@ -163,6 +167,15 @@ def calibrated(detector: Detector, table: EventTable, stated: Parts) -> Detector
     inside = (table.seconds >= split.train_until) & (table.seconds < split.threshold_from)
     maps = [tuple(TailMap.fit(column) for column in parts[inside].T) for parts in (stated.own, stated.population)]
     return dataclasses.replace(detector, own_maps=maps[0], population_maps=maps[1])
+
+
+def odds_of_others(cross_fitted: list[CrossFitted | None], reads: tuple[Read, ...], rows: int) -> np.ndarray:
+    """Log odds (rows, streams) of the judged events, from networks that did not learn them; NaN where there are none."""
+    nothing = np.full(rows, np.nan)
+    return np.stack(
+        [nothing if found is None else found.odds(read, rows) for found, read in zip(cross_fitted, reads, strict=True)],
+        1,
+    )
 
 
 def learn_labels(table: EventTable, rows: np.ndarray, inputs: np.ndarray, seed: int, progress: Progress) -> LabelModel:

@@ -15,7 +15,10 @@ Part = Literal["train", "held-out", "test"]
 
 
 class Progress(Protocol):
-    """Who is told how far the work is: stages "population", "encoders", "network", "labels", "scores", "report"."""
+    """Who is told how far the work is.
+
+    Stages are "population", "encoders", "network", with labels "fold 1", "fold 2" and "labels", then "scores", "report".
+    """
 
     def __call__(self, stage: str, done: int, total: int, message: str = "") -> None:
         """Take note that `done` of `total` are done; the message says how it goes."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gapcell.detect.features import Encoded
 from gapcell.detect.heads import NUMERIC, Head, Tail, Targets, log_probabilities, quantile, surprise
-from gapcell.detect.model import Network, Sequences, states_before
+from gapcell.detect.model import LabelHead, Network, Sequences, states_before
 from gapcell.detect.streams import Stream
 
 LOW, HIGH = 0.05, 0.95  # what lies between is called expected
@@ -163,15 +163,28 @@ def parts_of(predictor: Predictor, read: Read, rows: int, common_from: int = 0) 
             parameters = readout(network, states)
             own[row] = surprises(predictor.own, parameters, read.targets.at(places), predictor.tails)
             if network.label_head is not None:
-                seen = read.sequences.inputs[places], read.sequences.observed[places]
-                with torch.no_grad():
-                    odds[row] = network.label_head(states.double(), *seen).numpy()
+                odds[row] = odds_of(network.label_head, read, places, states)
     for places in events_judged(read):
         alike = predictor.population.expand(len(places), -1)
         row = read.stream.row[places.numpy()]
         found = surprises(predictor.common[common_from:], alike, read.targets.at(places), predictor.tails[common_from:])
         population[row, common_from:] = found
     return Parts(own, population, odds[:, None])
+
+
+def label_odds(network: Network, read: Read, rows: int) -> np.ndarray:
+    """The log odds of the label (rows,) that a network with a label head gives, NaN for events that are not judged."""
+    found = np.full(rows, np.nan)
+    if network.label_head is not None:
+        for places, states in event_states(network, read):
+            found[read.stream.row[places.numpy()]] = odds_of(network.label_head, read, places, states)
+    return found
+
+
+@torch.no_grad()
+def odds_of(head: LabelHead, read: Read, places: Tensor, states: Tensor) -> np.ndarray:
+    """Log odds (events,) of the events at these places, from the states (events, F) before them."""
+    return head(states.double(), read.sequences.inputs[places], read.sequences.observed[places]).numpy()
 
 
 def event_states(network: Network, read: Read) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gapcell.detect.checkpoint import Checkpoints
+from gapcell.detect.cross_fitting import CrossFitted
 from gapcell.detect.judging import HeldOut, Judgement, choose_families
 from gapcell.detect.marginal import fit_population
 from gapcell.detect.material import Material
-from gapcell.detect.model import in_double
+from gapcell.detect.model import Network, in_double
 from gapcell.detect.options import AUTO, ENCODERS, EncoderName, FitOptions
 from gapcell.detect.results import Candidate, Epoch, Progress
 from gapcell.detect.scoring import Predictor
@@ -32,12 +33,14 @@ class FittedStream:
         predictor: network and population, with the chosen heads.
         candidates: the encoders that were tried.
         epochs: the training curve of the chosen one, empty for "none".
+        cross_fitted: networks like the chosen one, for the odds of labels it learnt itself; None where it learnt none.
         interrupted: True where the training was cut short; the best so far is kept.
     """
 
     predictor: Predictor
     candidates: tuple[Candidate, ...]
     epochs: tuple[Epoch, ...]
+    cross_fitted: CrossFitted | None
     interrupted: bool
 
 
@@ -110,6 +113,17 @@ class Trainer:
         course = trials[name] if course is None or best_value(course) > tried[name] else course
         return course, tried | {name: best_value(course)}
 
+    def cross_fit(self, encoder: EncoderName, options: FitOptions) -> CrossFitted:
+        """Train a network for each fold of the labels."""
+
+        def train(material: Material, number: int) -> Network | None:
+            fold = dataclasses.replace(self, material=material)
+            course = None if self.interrupted else fold.train(encoder, options, f"fold {number}")
+            self.interrupted = fold.interrupted
+            return None if course is None else in_double(course.kept())
+
+        return CrossFitted.fit(self.material, options.seed, train)
+
 
 def fit_stream(
     material: Material, options: FitOptions, progress: Progress, checkpoints: Checkpoints | None = None
@@ -144,7 +158,9 @@ def fit_stream(
     choice = "none" if course is None else course.network.name
     candidates = tuple(Candidate(key, name, value, name == choice) for name, value in tried.items())
     predictor = predictor_of(material, course, held_out, population, common)
-    return FittedStream(predictor, candidates, tuple(course.epochs) if course else (), trainer.interrupted)
+    cross_fitted = trainer.cross_fit(course.network.name, options) if course and options.supervised else None
+    epochs = tuple(course.epochs) if course else ()
+    return FittedStream(predictor, candidates, epochs, cross_fitted, trainer.interrupted)
 
 
 def best_value(course: Course) -> float:
