@@ -1,5 +1,6 @@
 """The study behind docs/detect-benchmarks.md: no method sees the future, the truth, or what was removed."""
 
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -417,6 +418,13 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     done.append(study.read(study.path_of(tmp_path, cell)))
     assert list(tmp_path.iterdir()) == [study.path_of(tmp_path, cell)]
     np.testing.assert_array_equal(done[0]["score"], task.column("amount")[task.judged])
+
+
+def test_no_run_is_begun_after_the_time_that_was_given(tmp_path):
+    cell = plan.Cell("cards, no labels", 0, "events", 0.0, "everywhere", "amount alone", 0)
+    chosen = study.options(["--minutes", "0", "--processes", "1"])
+    assert study.run_all([cell], tmp_path, chosen, start=time.monotonic()) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def content():

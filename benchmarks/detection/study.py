@@ -1,6 +1,7 @@
 """Runs every method on every task into benchmarks/results/detect.json, and writes docs/detect-benchmarks.md.
 
-    python -m benchmarks.detect                      # everything (an hour); one that was ended goes on there
+    python -m benchmarks.detect                      # everything (hours); one that was ended goes on there
+    python -m benchmarks.detect --minutes 60          # begins no run after an hour; the document says what was run
     python -m benchmarks.detect --only "cards" --seeds 1
     python -m benchmarks.detect --quick               # a little of everything, to see that it runs; writes no document
     python -m benchmarks.detect --anew                # forgets the scores of earlier runs
@@ -12,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from datetime import datetime
 from multiprocessing import get_context
@@ -61,6 +63,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--anew", action="store_true")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no run is begun")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--scores", type=Path, default=None, help="folder of the scores")
     parser.add_argument("--output", type=Path, default=None)
@@ -105,15 +108,23 @@ def share_of_cards(quick: bool) -> float:
 
 def run_all(waiting: list[Cell], folder: Path, chosen: argparse.Namespace, start: float) -> int:
     """Every run in a process, each with one thread, its scores written when it ends; returns how many failed."""
-    failed = 0
+    failed, number, queue = 0, 0, iter(waiting)
+    running: dict[Future, Cell] = {}
+
+    def minutes() -> float:
+        return (time.monotonic() - start) / 60
+
     with ProcessPoolExecutor(chosen.processes, get_context("spawn")) as pool:
-        running = {pool.submit(run, cell, folder, chosen.quick): cell for cell in waiting}
-        for number, done in enumerate(as_completed(running), 1):
-            failed += done.exception() is not None
-            said = f"{done.result():6.1f} s" if done.exception() is None else f"failed: {done.exception()!r}"
-            minutes = (time.monotonic() - start) / 60
-            print(f"{number}/{len(waiting)} {minutes:5.1f} min  {said}  {running[done].key}", flush=True)
-    return failed
+        while True:
+            while len(running) < chosen.processes and minutes() < chosen.minutes and (cell := next(queue, None)):
+                running[pool.submit(run, cell, folder, chosen.quick)] = cell
+            if not running:
+                return failed
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                cell, error = running.pop(done), done.exception()
+                number, failed = number + 1, failed + (error is not None)
+                said = f"{done.result():6.1f} s" if error is None else f"failed: {error!r}"
+                print(f"{number}/{len(waiting)} {minutes():5.1f} min  {said}  {cell.key}", flush=True)
 
 
 def path_of(folder: Path, cell: Cell) -> Path:

@@ -170,7 +170,7 @@ def calibrated(detector: Detector, table: EventTable, stated: Parts) -> Detector
 
 
 def odds_of_others(cross_fitted: list[CrossFitted | None], reads: tuple[Read, ...], rows: int) -> np.ndarray:
-    """Log odds (rows, streams) of the judged events, from networks that did not learn them; NaN where there are none."""
+    """Log odds (rows, streams) of labels from networks that did not learn them; NaN where there are none."""
     nothing = np.full(rows, np.nan)
     return np.stack(
         [nothing if found is None else found.odds(read, rows) for found, read in zip(cross_fitted, reads, strict=True)],

@@ -17,7 +17,8 @@ Part = Literal["train", "held-out", "test"]
 class Progress(Protocol):
     """Who is told how far the work is.
 
-    Stages are "population", "encoders", "network", with labels "fold 1", "fold 2" and "labels", then "scores", "report".
+    Stages are "population", "encoders" and "network"; "fold 1", "fold 2" and "labels" where labels are learnt; then
+    "scores" and "report".
     """
 
     def __call__(self, stage: str, done: int, total: int, message: str = "") -> None:
