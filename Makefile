@@ -6,11 +6,12 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test docs bench clean
 
 help:
 	@echo "make demo    anomalies in real purchases: writes report.html and scores.parquet here"
 	@echo "make test    linter, type checker and every test"
+	@echo "make docs    the documentation as a site: site/index.html"
 	@echo "make bench   measures everything anew (25 minutes), and writes docs/benchmarks.md and the README's figures"
 	@echo "make clean   removes the virtual environment and everything written here"
 
@@ -31,8 +32,13 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks --anew
 	$(BIN)/python -m benchmarks.document
 
+docs: $(VENV)/docs.stamp
+	$(BIN)/python docs/pictures.py
+	KERAS_BACKEND=torch $(BIN)/python -m sphinx -q -W --keep-going -b html docs site
+	@echo "wrote site/index.html"
+
 clean:
-	rm -rf $(VENV) report.html scores.parquet build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site report.html scores.parquet build dist .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -48,4 +54,8 @@ $(VENV)/detect.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/test.stamp: $(VENV)/detect.stamp
 	$(PIP) install -c constraints.txt -e '.[detect,test,test-jax,test-keras]'
 	$(PIP) install --no-deps --force-reinstall -e .  # built anew: only now JAX's headers are there
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/detect.stamp
+	$(PIP) install -c constraints.txt -e '.[docs]'
 	@touch $@
