@@ -16,7 +16,7 @@ BLOCKS = [
 
 @pytest.mark.parametrize(("document", "code", "printed"), BLOCKS)
 def test_a_piece_of_python_does_what_the_text_says(document, code, printed, tmp_path):
-    for package in ("torch", "jax", "keras"):
+    for package in ("torch", "jax", "keras", "onnxruntime"):
         if f"import {package}\n" in code and importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     done = ran(code, tmp_path)

@@ -230,6 +230,8 @@ def exp(x: Array) -> Array:
 
 def where(condition: Array, x: Array, y: Array | int) -> Array:
     """Select x where the condition is True, else y, keeping the dtype of x."""
+    if isinstance(y, int) and y == 0 and is_bool(x):
+        return condition & x  # ONNX's runtime selects no booleans
     # A bare 0 would turn a mask into integers.
     return namespace(x).where(condition, x, zeros((), x) if isinstance(y, int) else y)
 
@@ -347,7 +349,10 @@ def stable_argsort(keys: Array) -> Array:
     if xp is np:
         return np.argsort(keys, axis=1, kind="stable")
     if _is_torch(keys):
-        return xp.argsort(keys.to(xp.uint8), dim=1, stable=True)
+        # by counting, as ONNX has no stable sort
+        first = ~keys
+        place = xp.where(keys, first.sum(1, keepdim=True) + keys.cumsum(1), first.cumsum(1)) - 1
+        return xp.zeros_like(place).scatter(1, place, xp.arange(keys.shape[1], device=keys.device).expand_as(place))
     if _is_tensorflow(keys):
         return xp.argsort(xp.cast(keys, "int32"), axis=1, stable=True)
     return xp.argsort(keys, axis=1, stable=True)

@@ -115,7 +115,8 @@ def wrap_sites(h: Tensor, padding: tuple[int, int]) -> Tensor:
     window = h.shape[1]
     wrapped = min(left, window)
     if wrapped:
-        h = torch.cat([h[:, window - wrapped :], h], 1)
+        sites = h.unbind(1)  # a slice would keep the number of rows for its gradient, which the scan operator refuses
+        h = torch.stack([*sites[window - wrapped :], *sites], 1)
     return pad_sites(h, ((left - wrapped, right),))
 
 
