@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from gapcell import __version__
 
 project = "gapcell"
-author = "The gapcell authors"
+author = copyright = "The gapcell authors"  # noqa: A001  # Sphinx's names
 release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
@@ -17,6 +19,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
+napoleon_custom_sections = [("Shapes", "params_style"), ("The call takes", "params_style")]
 
 
 def skip_foreign(app: object, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
@@ -25,6 +28,13 @@ def skip_foreign(app: object, what: str, name: str, member: object, skip: bool, 
     return True if owner is not None and not owner.startswith("gapcell") else None
 
 
+def as_markup(app: object, what: str, name: str, member: object, options: object, lines: list[str]) -> None:
+    """Makes reStructuredText of a docstring: stars of shapes are no emphasis, and a legend stands before its shapes."""
+    text = re.sub(r"(?<![\\\w*`])\*(?=[A-Zk,])", r"\\*", "\n".join(lines))
+    lines[:] = re.sub(r"^Shapes \((.*)\):$", r"Below, \1.\n\nShapes:", text, flags=re.MULTILINE).split("\n")
+
+
 def setup(app: object) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", as_markup, priority=100)  # pyrefly: ignore  # before Napoleon's
     app.connect("autodoc-skip-member", skip_foreign)  # pyrefly: ignore  # Sphinx's application

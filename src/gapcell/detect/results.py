@@ -245,7 +245,7 @@ class Detection:
 
         Columns: row (Int64), time, score, alert, part, each feature's value under its own name (null where missing;
         time_since_last in seconds), and the columns of `bands`, null where it does not have the event. A feature that
-        has the name of another of these columns gets "value_" put before it.
+        has the name of another of these columns gets `value_` put before it.
         """
         rows = self.table.rows_of(int(self.table.codes[row]))
         taken = {"row", "time", "score", "alert", "part", *self.bands.columns}

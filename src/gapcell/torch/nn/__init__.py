@@ -1,5 +1,7 @@
 """What stands around masked recurrent layers in PyTorch: every piece takes and returns values with their mask.
 
+For example::
+
     model = MaskedSequential(
         MaskedConv1d(3, 16, kernel_size=3, padding=1), MaskedBatchNorm1d(16), nn.ReLU(),
         ConvLSTM1d(16, 32, 3), MaskedMeanPool("time"), MaskedMaxPool("sites", rank=1), nn.Linear(32, 5),

@@ -169,7 +169,7 @@ def global_count(*counts: Tensor | int, process_group: ProcessGroup = None) -> T
     """The denominator of a batch that is cut into micro-batches, over several processes, or both.
 
     Each micro-batch's loss divided by it, and the gradients summed over micro-batches and averaged over processes as
-    DistributedDataParallel does, give the gradient of the whole batch on one device:
+    DistributedDataParallel does, give the gradient of the whole batch on one device::
 
         counts = [loss.count(target, mask) for _, target, mask in micro_batches]
         total = global_count(*counts)
