@@ -72,7 +72,7 @@ def test_help_comes_within_half_a_second() -> None:
     assert min(times) < 0.5
 
 
-@pytest.mark.parametrize("command", ["detect", "score", "simulate", "info"])
+@pytest.mark.parametrize("command", ["detect", "score", "simulate", "info", "completion"])
 def test_every_command_teaches_with_an_example(command: str, capsys: Captured) -> None:
     assert main([command, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
@@ -87,6 +87,16 @@ def test_every_command_teaches_with_an_example(command: str, capsys: Captured) -
 def test_version_is_the_package_s(capsys: Captured) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == gapcell.__version__
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete_commands_and_options(shell: str, capsys: Captured) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("detect", "score", "checkpoint", "label-delay"):
+        assert word in script
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, encoding="utf-8", check=True)
 
 
 def test_defaults_are_the_library_s() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -269,6 +269,18 @@ def info() -> None:
     from gapcell.terminal import show_packages
 
     show_packages(packages(), {"kernel": kernel(), "in jax": kernel_in_jax()})
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """Print the script that completes commands and options in a shell.
+
+    Example: gapcell completion bash > ~/.local/share/bash-completion/completions/gapcell
+
+    Args:
+        shell: bash, zsh (a file _gapcell in a folder of $fpath) or fish (~/.config/fish/completions/gapcell.fish).
+    """
+    print(app.generate_completion(shell=shell))
 
 
 def as_moment(text: str | None) -> str | float | None:
