@@ -47,6 +47,16 @@ def no_kernel() -> Iterator[None]:
             yield
 
 
+@pytest.fixture
+def compiled_quickly() -> Iterator[None]:
+    """For tests of what is computed, not of how fast: XLA compiles in half the time without its optimisations."""
+    jax = pytest.importorskip("jax", reason="these are tests in JAX")
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of data sets that are used but never copied into the project."""

@@ -1,11 +1,11 @@
-"""A file appears whole or not at all."""
+"""A file appears whole or not at all; JSON is JSON."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from gapcell.files import check_writable, replacing
+from gapcell.files import check_writable, parse_json, replacing
 
 
 def test_a_file_takes_its_name_when_the_block_ends_well(tmp_path: Path) -> None:
@@ -63,3 +63,23 @@ def test_places_that_cannot_be_written_are_refused_beforehand(tmp_path: Path) ->
         check_writable(os.devnull)  # renaming a file to it would take the device away
     with pytest.raises(FileExistsError, match="it is not a file"), replacing(os.devnull):
         raise AssertionError("the block must not be entered")
+
+
+def test_json_is_read_as_text_or_bytes() -> None:
+    assert parse_json('{"a": [1, 2.5, null, "\u00e9"]}') == parse_json('{"a": [1, 2.5, null, "\u00e9"]}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "Expecting property name"),
+        ('{"a": NaN}', "NaN is no number of JSON"),
+        ("-Infinity", "-Infinity is no number of JSON"),
+        ("[" * 100_000, "it is nested too deep"),
+        (b"\xff", "invalid start byte"),
+        ("1" * 10_000, "integer string conversion"),
+    ],
+)
+def test_what_is_no_json_is_refused(text: str | bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_json(text)

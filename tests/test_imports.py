@@ -13,7 +13,7 @@ import gapcell
 ROOT = Path(gapcell.__file__).parent
 FRAMEWORKS = (
     "torch", "jax", "keras", "tensorflow", "polars", "narwhals", "pandas", "pyarrow", "sklearn", "altair", "cyclopts",
-    "rich",
+    "rich", "flax", "haiku", "h5py",
 )  # fmt: skip
 
 # Lowest first. A module or package imports from the layers below its own only, and within a package freely.
@@ -25,6 +25,7 @@ LAYERS = (
     {"gapcell"},  # the package itself: Spec, masks and the version
     {"torch", "jax"},
     {"keras"},
+    {"weights"},  # knows every framework's layers
     {"detect"},
     {"info"},
     {"terminal"},
@@ -44,6 +45,7 @@ ONLY = {
     "torch": {"arrays", "cell", "masks", "native", "observed", "spec", "surprises"},
     "jax": {"arrays", "cell", "masks", "native", "observed", "spec", "surprises"},
     "keras": {"arrays", "cell", "jax", "masks", "observed", "spec", "surprises", "torch"},
+    "weights": {"arrays", "files", "jax", "keras", "spec", "torch"},
 }
 PUBLIC = {
     "gapcell",
@@ -58,6 +60,7 @@ PUBLIC = {
     "jax.modules",
     "keras",
     "native",
+    "weights",
     "detect",
 }  # what users import from
 VAGUE = {"utils", "util", "helpers", "helper", "base", "common", "manager", "config", "misc", "tools"}
@@ -172,7 +175,7 @@ def imported_by(statement):
     return set(ran.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["gapcell", "gapcell.masks", "gapcell.reference", "gapcell.cell"])
+@pytest.mark.parametrize("module", ["gapcell", "gapcell.masks", "gapcell.reference", "gapcell.cell", "gapcell.weights"])
 def test_importing_it_imports_no_framework(module):
     assert not imported_by(f"import {module}") & set(FRAMEWORKS)
 

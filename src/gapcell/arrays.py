@@ -46,6 +46,7 @@ __all__ = [
     "sum_along",
     "take",
     "take_rows",
+    "to_numpy",
     "where",
     "zeros",
 ]
@@ -145,6 +146,15 @@ def is_concrete(x: Array) -> bool:
 def look_at(x: Array) -> Array:
     """A concrete x for code that branches on its values: while JAX traces, even what is concrete computes tracers."""
     return x if _is_torch(x) else np.asarray(x)
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """The values as a NumPy array, apart from gradients and devices; bfloat16, which NumPy has not, as float32."""
+    if _is_torch(x):
+        x = x.detach().cpu()
+        return (x.float() if x.dtype == namespace(x).bfloat16 else x).numpy()
+    x = np.asarray(x.numpy() if hasattr(x, "numpy") else x)  # Keras's variables and TensorFlow's tensors have it
+    return x.astype(np.float32) if x.dtype.name == "bfloat16" else x
 
 
 def is_integer(x: Array) -> bool:

@@ -1,14 +1,16 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON of files that nobody vouches for."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
-__all__ = ["check_writable", "replacing"]
+__all__ = ["check_writable", "parse_json", "replacing"]
 
 
 @contextmanager
@@ -46,3 +48,20 @@ def check_writable(path: str | Path) -> None:
         raise FileExistsError(f"cannot write {str(path)!r}: it is not a file; give the name of a file")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"cannot write {str(path)!r}: no permission to write in {str(target.parent)!r}")
+
+
+def parse_json(contents: bytes | str) -> object:
+    """The value of a JSON text in UTF-8, NaN and infinity refused.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deep, or has numbers that JSON has not.
+    """
+
+    def refuse(word: str) -> NoReturn:
+        raise ValueError(f"{word} is no number of JSON")
+
+    try:
+        text = contents.decode("utf-8") if isinstance(contents, bytes) else contents
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None

@@ -33,7 +33,7 @@ from gapcell.detect.results import Candidate, Epoch, Split
 from gapcell.detect.scoring import Predictor
 from gapcell.detect.state import Schema, State, StreamModel
 from gapcell.detect.tail_map import LEVELS, TailMap
-from gapcell.files import replacing
+from gapcell.files import parse_json, replacing
 
 FORMAT, VERSION = "gapcell detector", 3
 DESCRIPTION, WEIGHTS = "detector.json", "detector.safetensors"
@@ -298,13 +298,9 @@ def read(path: Path, most: int) -> bytes:
 
 def parse(path: Path, contents: bytes) -> object:
     """JSON, with NaN and infinity refused."""
-
-    def refuse(word: str) -> NoReturn:
-        raise ValueError(word)
-
     try:
-        return json.loads(contents.decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError):
+        return parse_json(contents)
+    except ValueError:
         raise ModelError(f"{path} is damaged or no detector: it is not JSON") from None
 
 
