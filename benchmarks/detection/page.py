@@ -74,9 +74,10 @@ def reached(findings: Findings) -> list[str]:
     words = {True: "yes", False: "**no**", None: NOT_MEASURED}
     rows = []
     for mark in marks(findings):
-        measured = NOT_MEASURED if mark.measured is None else f"{mark.measured:.3f}"
+        digits = ".3f" if abs(mark.wanted) < 10 else ",.0f"
+        measured = NOT_MEASURED if mark.measured is None else format(mark.measured, digits)
         rows.append(
-            [mark.what, f"{'at most' if mark.most else 'at least'} {mark.wanted:g}", measured, words[mark.reached]]
+            [mark.what, f"{'at most' if mark.most else 'at least'} {mark.wanted:,g}", measured, words[mark.reached]]
         )
     return table(["", "wanted", "measured", "reached"], rows)
 
