@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md and the figures of README and docs/choosing.md: `python -m benchmarks.document`."""
+"""Writes docs/benchmarks.md and the figures of other texts: `python -m benchmarks.document`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import places, readme, tables
+from benchmarks import laws, places, readme, tables
 from benchmarks.gaps import findings
 from benchmarks.gaps.findings import Findings
 from benchmarks.results import Results
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT, CHARTS, README = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks", ROOT / "README.md"
-CHOOSING = ROOT / "docs" / "choosing.md"
+CHOOSING, LAWS = ROOT / "docs" / "choosing.md", ROOT / "docs" / "laws.md"
 WIDTH = 120
 
 HEAD = (
@@ -139,7 +139,11 @@ def with_figures(results: Results, found: Findings) -> dict[Path, str]:
     """The texts that people write, with the figures in their places."""
     return {
         path: places.updated(path.read_text(encoding="utf-8"), figures, path.name)
-        for path, figures in ((README, readme.figures(results)), (CHOOSING, findings.figures(found)))
+        for path, figures in (
+            (README, readme.figures(results)),
+            (CHOOSING, findings.figures(found)),
+            (LAWS, laws.figures(laws.read())),
+        )
     }
 
 

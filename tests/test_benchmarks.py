@@ -9,13 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import catalogue, document, goals, places, readme
+from benchmarks import catalogue, document, goals, laws, places, readme
 from benchmarks.catalogue import SYSTEMS, Task
 from benchmarks.comparisons import comparisons, others_ahead
 from benchmarks.interleaved import SLOW_ROUNDS, TaskError, Worker, measure
 from benchmarks.results import Results
 from benchmarks.shapes import RAGGED_SHARE, SHAPES, Shape, flops, make_mask
 from benchmarks.worker import median_of_slice
+from gapcell.laws import NAMES
 
 
 @pytest.fixture
@@ -37,6 +38,18 @@ def test_documents_change_with_the_results(results):
     changed.figure("plain PyTorch loop", "S2", "train")["ms"] *= 3
     assert document.document(changed) != document.document(results)
     assert readme.figures(changed) != readme.figures(results)
+
+
+def test_the_table_of_laws_has_a_sign_for_each_and_the_error_of_what_is_broken():
+    held = {"verdict": "holds", "held": 3, "broken": 0, "case": "", "message": ""}
+    summaries = [held | {"law": law} for law in NAMES]
+    summaries[0] |= {"verdict": "broken", "broken": 2, "case": "2d", "message": "x | <b> *y* _z_ `w` differ"}
+    summaries[3] |= {"verdict": "cannot be asked", "held": 0, "case": "2d", "message": "a mask of sites"}
+    text = laws.figures({"rank": 1, "systems": {"it": {"versions": {"numpy": "2.0"}, "laws": summaries}}})
+    assert "| it | ✗ | ✓ | ✓ |  | ✓ |" in text
+    assert "Cases with 1 site axis, float32; numpy 2.0." in text
+    row = r"| it | 1 | 2 of 5 | 2d: x \| \<b\> \*y\* \_z\_ \`w\` differ |"
+    assert [line for line in text.splitlines() if line.startswith("| it | 1")] == [row]
 
 
 def test_a_text_without_the_place_for_figures_is_refused():

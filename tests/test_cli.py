@@ -72,7 +72,7 @@ def test_help_comes_within_half_a_second() -> None:
     assert min(times) < 0.5
 
 
-@pytest.mark.parametrize("command", ["detect", "score", "simulate", "info", "completion"])
+@pytest.mark.parametrize("command", ["detect", "score", "simulate", "laws", "info", "completion"])
 def test_every_command_teaches_with_an_example(command: str, capsys: Captured) -> None:
     assert main([command, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())

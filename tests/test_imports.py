@@ -28,7 +28,8 @@ LAYERS = (
     {"weights"},  # knows every framework's layers
     {"detect"},
     {"info"},
-    {"terminal"},
+    {"laws"},
+    {"terminal", "refusal"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -46,6 +47,7 @@ ONLY = {
     "jax": {"arrays", "cell", "masks", "native", "observed", "spec", "surprises"},
     "keras": {"arrays", "cell", "jax", "masks", "observed", "spec", "surprises", "torch"},
     "weights": {"arrays", "files", "jax", "keras", "spec", "torch"},
+    "laws": {"files", "gapcell", "info", "jax", "keras", "reference", "spec", "torch"},
 }
 PUBLIC = {
     "gapcell",
@@ -62,6 +64,7 @@ PUBLIC = {
     "native",
     "weights",
     "detect",
+    "laws",
 }  # what users import from
 VAGUE = {"utils", "util", "helpers", "helper", "base", "common", "manager", "config", "misc", "tools"}
 
@@ -175,7 +178,10 @@ def imported_by(statement):
     return set(ran.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["gapcell", "gapcell.masks", "gapcell.reference", "gapcell.cell", "gapcell.weights"])
+@pytest.mark.parametrize(
+    "module",
+    ["gapcell", "gapcell.masks", "gapcell.reference", "gapcell.cell", "gapcell.weights", "gapcell.laws"],
+)
 def test_importing_it_imports_no_framework(module):
     assert not imported_by(f"import {module}") & set(FRAMEWORKS)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gapcell.laws.cases import make_params, make_spec, normal
 from gapcell.reference import conv_rnn
-from laws.cases import make_params, make_spec, normal
 
 
 def sigmoid(a):

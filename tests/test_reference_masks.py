@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
+from gapcell.laws.cases import make_params, make_spec, normal
 from gapcell.reference import conv_rnn
-from laws.cases import make_params, make_spec, normal
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

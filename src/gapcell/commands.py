@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,15 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from gapcell import __version__
-from gapcell.files import check_writable, replacing
+from gapcell.files import replacing
+from gapcell.refusal import MISUSED, Refusal, check_outputs
 
 if TYPE_CHECKING:
     import polars as pl
 
     from gapcell.detect import Detection, Detector, EventTable
     from gapcell.detect.results import Progress
-
-REFUSED, MISUSED = 1, 2
 
 app = App(
     name="gapcell",
@@ -31,14 +31,6 @@ app = App(
 
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
-
-
-class Refusal(Exception):  # noqa: N818  # not an error in the program
-    """Why a command does not do what it was asked, in one sentence, with the exit status to leave with."""
-
-    def __init__(self, sentence: str, status: int = REFUSED) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 def run(words: Sequence[str]) -> None:
@@ -136,7 +128,7 @@ def detect(
         import dataclasses
 
         from gapcell import detect as detection
-        from gapcell.terminal import progress, say
+        from gapcell.terminal import progress, say, say_encoders
 
         try:
             options = detection.FitOptions(
@@ -158,7 +150,7 @@ def detect(
             say(f"  {sentence}")
         with progress() as shown:
             detector = detection.fit(events, options, progress=shown, checkpoint=checkpoint)
-            say_trained(detector)
+            say_encoders(detector.candidates)
             found = score_all(detector, events, shown)
             if compare or demo:
                 found = dataclasses.replace(found, comparison=detector.compare(events, progress=shown))
@@ -283,30 +275,74 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     print(app.generate_completion(shell=shell))
 
 
+@app.command
+def laws(
+    *adapters: str,
+    rank: Literal[1, 2, 3] | None = None,
+    html: Path | None = None,
+    json: Path | None = None,
+    every_case: Flag = False,
+    float64: Flag = False,
+) -> None:
+    """Ask layers which laws of masking they obey: yours, gapcell's, or those of other libraries.
+
+    The laws are in docs/laws.md. Without an adapter, lists those that come along. The exit status is 1 when a law is
+    broken; one that a layer cannot be asked, for want of an option, is not.
+
+    Example: gapcell laws torch.nn.LSTM keras.layers mypackage.layers:MyAdapter --rank 1
+
+    Args:
+        adapters: names, or package.module:attribute of your own, found from this folder too.
+        rank: ask in cases with this many site axes, 1 to 3. All when left out.
+        html: page to write, .html. Replaced when it exists.
+        json: every law in every case, .json. Replaced when it exists.
+        every_case: ask in three times as many cases, as gapcell's own tests do (takes longer).
+        float64: ask in float64 in the place of float32.
+    """
+    from gapcell.laws import KNOWN, check, load
+    from gapcell.laws.output import write
+    from gapcell.terminal import progress, show_adapters, show_files, show_laws
+
+    outputs = {option: path for option, path in (("--html", html), ("--json", json)) if path is not None}
+    if not adapters:
+        if outputs:
+            raise Refusal("name an adapter; gapcell laws lists them", MISUSED)
+        show_adapters(KNOWN)
+        return
+    check_outputs(outputs, inputs=[], model=None)
+    # read by frameworks when they are imported: threads only wait for each other on arrays this small
+    for name, value in {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}.items():
+        os.environ.setdefault(name, value)
+    dtype = "float64" if float64 else "float32"
+    try:
+        layers = {name: load(name) for name in adapters}
+        with progress() as shown:
+            reports = [
+                check(
+                    layer,
+                    rank=rank,
+                    dtype=dtype,
+                    every_case=every_case,
+                    system=getattr(layer, "system", name),
+                    progress=shown,
+                )
+                for name, layer in layers.items()
+            ]
+    except ValueError as error:
+        raise Refusal(str(error).replace("`", ""), MISUSED) from None
+    write(reports, html=html, json=json)
+    show_laws(reports)
+    show_files({option.strip("-"): str(path) for option, path in outputs.items()})
+    if broken := [f"{report.system} breaks law {report.broken}" for report in reports if report.broken]:
+        raise Refusal("; ".join(broken))
+
+
 def as_moment(text: str | None) -> str | float | None:
     """A time as `FitOptions` takes it: a number of seconds where it reads as one, else ISO text."""
     try:
         return None if text is None else float(text)
     except ValueError:
         return text
-
-
-def check_outputs(outputs: dict[str, Path], inputs: Sequence[Path | None], model: Path | None) -> None:
-    """Refuses, before any work is done, outputs that cannot be written or that would destroy something."""
-    suffixes = {"--report": (".html", ".htm"), "--scores": (".parquet", ".csv"), "OUT": (".parquet", ".csv")}
-    taken = {path.resolve(): "the input table" for path in inputs if path is not None}
-    for option, path in outputs.items():
-        if path.suffix not in suffixes[option]:
-            raise Refusal(f"{option} (={str(path)!r}) must end in {' or '.join(suffixes[option])}", MISUSED)
-        if path.resolve() in taken:
-            raise Refusal(f"{option} {str(path)!r} would overwrite {taken[path.resolve()]}: give another name", MISUSED)
-        taken[path.resolve()] = f"what {option} writes"
-        try:
-            check_writable(path)
-        except OSError as error:
-            raise Refusal(f"{option}: {error}") from None
-    if model is not None and model.exists() and not model.is_dir():
-        raise Refusal(f"--model {str(model)!r} is a file: give the name of a folder", MISUSED)
 
 
 @contextmanager
@@ -318,19 +354,6 @@ def told() -> Iterator[None]:
         yield
     except (TableError, ModelError, OSError) as error:
         raise Refusal(" ".join(str(error).split())) from None
-
-
-def say_trained(detector: Detector) -> None:
-    """Which encoder was chosen, and how well the others predict events that nothing was trained on."""
-    from gapcell.terminal import say
-
-    for chosen in (candidate for candidate in detector.candidates if candidate.chosen):
-        others = [other for other in detector.candidates if other.stream == chosen.stream and not other.chosen]
-        beside = ", ".join(f"{other.encoder} {other.held_out:.3f}" for other in others)
-        say(
-            f"encoder by {chosen.stream}: {chosen.encoder}, held-out negative log-likelihood {chosen.held_out:.3f}"
-            + (f" ({beside})" if beside else "")
-        )
 
 
 def score_all(detector: Detector, events: EventTable, shown: Progress) -> Detection:

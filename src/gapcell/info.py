@@ -14,6 +14,7 @@ PACKAGES = {  # what is looked up: (distributions that provide it, the extra tha
     "torch": (("torch",), "torch"),
     "jax": (("jax",), "jax"),
     "flax": (("flax",), "flax"),
+    "dm-haiku": (("dm-haiku",), None),
     "keras": (("keras",), None),
     "tensorflow": (("tensorflow", "tensorflow-cpu", "tf-nightly"), None),
     "polars": (("polars",), "detect"),

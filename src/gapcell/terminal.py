@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,9 @@ from gapcell.info import Kernel, Package
 
 if TYPE_CHECKING:
     from gapcell.detect import Detection
-    from gapcell.detect.results import Progress
+    from gapcell.detect.results import Candidate, Progress
+    from gapcell.laws import Report, Summary
+    from gapcell.laws.adapters import Known
 
 PLAIN_WIDTH = 120
 SECONDS_BETWEEN_LINES = 5
@@ -56,6 +58,17 @@ def console(*, error: bool = False) -> Console:
 def say(sentence: str) -> None:
     """One remark on standard error."""
     console(error=True).print(Text(sentence), soft_wrap=True)
+
+
+def say_encoders(candidates: Sequence[Candidate]) -> None:
+    """Which encoders were chosen, and how well the others predict events that nothing was trained on."""
+    for chosen in (candidate for candidate in candidates if candidate.chosen):
+        others = [other for other in candidates if other.stream == chosen.stream and not other.chosen]
+        beside = ", ".join(f"{other.encoder} {other.held_out:.3f}" for other in others)
+        say(
+            f"encoder by {chosen.stream}: {chosen.encoder}, held-out negative log-likelihood {chosen.held_out:.3f}"
+            + (f" ({beside})" if beside else "")
+        )
 
 
 @contextmanager
@@ -167,3 +180,61 @@ def show_packages(packages: list[Package], kernels: dict[str, Kernel | None]) ->
     for where, kernel in kernels.items():
         if kernel is not None:
             out.print(Text(f"{where:<14}{kernel.name}: {kernel.reason}"), soft_wrap=True)
+
+
+VERDICTS = {"holds": "green", "broken": "bold red"}  # the rest is dim
+
+
+def show_laws(reports: Sequence[Report]) -> None:
+    """Which laws the systems obey: one with the reasons beside them, several with a column each and reasons below."""
+    from gapcell.laws.output import matrix
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("law", justify="right")
+    table.add_column("")
+    for report in reports:
+        table.add_column(Text(report.system), min_width=8)
+    if len(reports) == 1:
+        table.add_column("in cases", justify="right")
+        table.add_column("the first broken case and its error, or why it is not asked", ratio=1)
+    for law, says, summaries in matrix(reports):
+        cells = [Text("") if summary is None else verdict_text(summary) for summary in summaries]
+        if len(reports) == 1 and summaries[0] is not None:
+            cells += [Text(counts(summaries[0])), Text(reason(summaries[0]))]
+        table.add_row(str(law), says, *cells)
+    out = console()
+    out.print(table)
+    for report in reports if len(reports) > 1 else ():
+        for summary in report.laws():
+            if summary.verdict == "broken":
+                out.print(Text(f"{report.system}, law {summary.law}: {reason(summary)}"), soft_wrap=True)
+
+
+def verdict_text(summary: Summary) -> Text:
+    """In its colour."""
+    return Text(summary.verdict, style=VERDICTS.get(summary.verdict, "dim"))
+
+
+def counts(summary: Summary) -> str:
+    """In how many of the cases asked the verdict came."""
+    asked = summary.held + summary.broken
+    return f"{summary.broken or summary.held} of {asked}" if asked else ""
+
+
+def reason(summary: Summary) -> str:
+    """The case and what was found there."""
+    return f"{summary.case}: {summary.message}" if summary.case else summary.message
+
+
+def show_adapters(known: dict[str, Known]) -> None:
+    """The adapters that come along, and how to install what they need."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("adapter", "layer", "here"):
+        table.add_column(name)
+    for name, adapter in known.items():
+        missing = adapter.missing()
+        here = Text("yes") if missing is None else Text(f"pip install {missing}", style="dim")
+        table.add_row(name, Text(adapter.says), here)
+    out = console()
+    out.print(table)
+    out.print("Your own: gapcell laws package.module:attribute, a class or an object with run(case).", soft_wrap=True)

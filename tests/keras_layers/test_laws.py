@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("torch", reason="the yardstick of law 13 is written in torch")
 
+from gapcell.laws.adapters.keras import KerasLayer
+from gapcell.laws.cases import Case
+from gapcell.laws.suite import LAWS, applies, ask
+from gapcell.laws.table import CASES, DECAYING, DTYPES, build
 from keras_layers.running import BACKEND
-from laws.cases import Case
-from laws.keras_layer import KerasLayer
-from laws.laws import LAWS, applies, check
 from laws.plain import PlainLayer
-from laws.table import CASES, DECAYING, DTYPES, build
 
 ONE_SHAPE = (1, 6, 13)  # these laws run the shapes of the case only
 RANKS = ("1d site mask", "2d gru", "3d")
@@ -62,7 +62,7 @@ CLAIMS = [(law, name, dtype) for name in NAMES for law in LAWS for dtype in DTYP
     ("law", "name", "dtype"), CLAIMS, ids=[f"{law}-{name}-{dtype.__name__}" for law, name, dtype in CLAIMS]
 )
 def test_the_layer_obeys(law, name, dtype):
-    check(law, KerasLayer(), case_of(name, dtype), PlainLayer())
+    ask(law, KerasLayer(), case_of(name, dtype), PlainLayer())
 
 
 def test_every_law_is_tried_on_every_rank():
@@ -78,7 +78,7 @@ def test_the_layer_obeys_for_a_given_dropout_draw(law, name):
     case = case_of(name)
     case = case.but(spec=replace(case.spec, recurrent_dropout=0.4, input_dropout=0.3))
     if applies(law, case):
-        check(law, KerasLayer(dropout=True), case, PlainLayer())
+        ask(law, KerasLayer(dropout=True), case, PlainLayer())
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's graphs")
@@ -92,4 +92,4 @@ def test_the_layer_obeys_in_a_graph(law, name, jit_compile):
     def compiled(call):
         return tf.function(call, jit_compile=jit_compile)
 
-    check(law, KerasLayer(compiled), case_of(name), PlainLayer())
+    ask(law, KerasLayer(compiled), case_of(name), PlainLayer())

@@ -7,10 +7,10 @@ import pytest
 pytest.importorskip("torch", reason="the yardstick of law 13 is written in torch")
 
 import gapcell.keras
+from gapcell.laws.adapters.keras import KerasLayer
+from gapcell.laws.suite import applies, ask
 from keras_layers.running import BACKEND
 from keras_layers.test_laws import case_of
-from laws.keras_layer import KerasLayer
-from laws.laws import applies, check
 from laws.plain import PlainLayer
 
 
@@ -23,8 +23,8 @@ class MaskAsProduct(KerasLayer):
 
 
 class MaskDropped(KerasLayer):
-    def _arguments(self, case):
-        return {name: value for name, value in super()._arguments(case).items() if name != "mask"}
+    def arguments(self, case):
+        return {name: value for name, value in super().arguments(case).items() if name != "mask"}
 
 
 class StateDropped(KerasLayer):
@@ -36,8 +36,8 @@ class StateDropped(KerasLayer):
 class MaskOfTheFirstRow(KerasLayer):
     """Every row under one row's mask."""
 
-    def _arguments(self, case):
-        arguments = super()._arguments(case)
+    def arguments(self, case):
+        arguments = super().arguments(case)
         return arguments | {"mask": keras.ops.repeat(arguments["mask"][:1], len(case.x), axis=0)}
 
 
@@ -65,14 +65,14 @@ def test_a_mistake_is_caught(broken, law, name):
     case = case_of(name, np.float32)
     assert applies(law, case)
     with pytest.raises(AssertionError):
-        check(law, broken(), case, PlainLayer())
+        ask(law, broken(), case, PlainLayer())
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="on JAX Keras's own layer takes no mask of steps: test_defects.py")
 def test_keras_own_layer_is_caught(monkeypatch):
     monkeypatch.setattr(gapcell.keras, "ConvLSTM1D", lambda *args, **options: _keras_own(*args, **options))
     with pytest.raises(AssertionError):
-        check(1, KerasLayer(), case_of("1d step mask", np.float32), PlainLayer())
+        ask(1, KerasLayer(), case_of("1d step mask", np.float32), PlainLayer())
 
 
 def _keras_own(*args, **options):

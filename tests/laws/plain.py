@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from gapcell.laws.adapter import Gradients
+from gapcell.laws.cases import Case, like, parts
 from gapcell.spec import Spec
-from laws.cases import Case, like, parts
-from laws.layers import Gradients
 
 CONVOLUTIONS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 
 
 class PlainLayer:
     """Step by step, every site computed, masked by selects. `bug` names one mistake, or is None."""
+
+    takes_params = True
 
     def __init__(self, bug: str | None = None) -> None:
         self.bug = bug

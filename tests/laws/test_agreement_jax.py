@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from gapcell import Spec
 from gapcell.jax import apply
-from laws.cases import normal
-from laws.comparison import all_arrays, assert_close
-from laws.jax_layer import QUICK
+from gapcell.laws.adapters.jax import QUICK
+from gapcell.laws.cases import normal
+from gapcell.laws.comparison import all_arrays, assert_close
 
 N, T, C, F = 3, 4, 2, 5
 SPECS = {

@@ -9,9 +9,9 @@ pytest.importorskip("torch", reason="these are the costs of the torch layer")
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from laws.cases import make_case, make_spec
-from laws.comparison import cotangents
-from laws.torch_layer import TorchLayer
+from gapcell.laws.adapters.torch import TorchLayer
+from gapcell.laws.cases import make_case, make_spec
+from gapcell.laws.comparison import cotangents
 
 LAYER = TorchLayer(channels_last=True)
 

@@ -9,13 +9,13 @@ pytest.importorskip("torch", reason="these are the gradients of the torch layer"
 
 import torch
 
+from gapcell.laws.adapters.torch import TorchLayer, make_module
+from gapcell.laws.cases import make_case, make_spec, parts
+from gapcell.laws.comparison import all_arrays, all_gradients, assert_close, cotangents
+from gapcell.laws.suite import ask
+from gapcell.laws.table import DTYPES, build
 from gapcell.torch import recurrence
-from laws.cases import make_case, make_spec, parts
-from laws.comparison import all_arrays, all_gradients, assert_close, cotangents
-from laws.laws import check
 from laws.plain import PlainLayer
-from laws.table import DTYPES, build
-from laws.torch_layer import TorchLayer, make_module
 
 SMALL = {
     "lstm": {},
@@ -126,7 +126,7 @@ def test_passes_do_not_disturb_each_other(name):
 def test_steps_taken_in_many_chunks_give_the_same(name, monkeypatch):
     monkeypatch.setattr(recurrence, "_CHUNK", 200)  # a step or two; by default a chunk holds small cases whole
     for law in (1, 3, 13):
-        check(law, TorchLayer(channels_last=True), build(name), PlainLayer())
+        ask(law, TorchLayer(channels_last=True), build(name), PlainLayer())
 
 
 @pytest.mark.parametrize("rows", [2, 4, 5, 6, 8])
@@ -137,7 +137,7 @@ def test_a_chunk_may_begin_where_rows_end(cell, rows, monkeypatch):
     case = make_case(spec, "step", N=4, T=8)
     case.mask[:] = np.arange(8) < np.array([[8], [8], [3], [2]])
     monkeypatch.setattr(recurrence, "_CHUNK", rows * spec.gates * spec.filters * case.x.shape[2])
-    check(13, TorchLayer(channels_last=True), case, PlainLayer())
+    ask(13, TorchLayer(channels_last=True), case, PlainLayer())
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -148,7 +148,7 @@ def test_more_steps_than_one_chunk_holds(cell):
         case = make_case(spec, mask, N=16, T=32, sites=(48,), dtype=np.float32)
         case = case.but(params=[{name: array / 3 for name, array in one.items()} for one in case.params])
         assert 16 * 32 * 48 * 32 * spec.gates > recurrence._CHUNK
-        check(13, TorchLayer(channels_last=True), case, PlainLayer())
+        ask(13, TorchLayer(channels_last=True), case, PlainLayer())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)

@@ -16,30 +16,13 @@ pytest.importorskip("torch", reason="the yardstick of law 13 is written in torch
 import jax
 import jax.numpy as jnp
 
-from laws.comparison import assert_same
-from laws.jax_layer import JaxLayer
-from laws.laws import LAWS, applies, check
+from gapcell.laws.adapters.jax import JaxLayer
+from gapcell.laws.comparison import assert_same
+from gapcell.laws.suite import LAWS, applies, ask
+from gapcell.laws.table import CASES, DECAYING, DTYPES, MANY_SHAPES, build
 from laws.plain import PlainLayer
-from laws.table import CASES, DECAYING, DTYPES, build
 
 ONE_SHAPE = (1, 6, 8, 11, 12, 13)  # these laws run the shapes of the case only
-MANY_SHAPES = {
-    2: ("1d site mask", "predict gru", "bidirectional", "2d", "3d", "series, elements"),
-    4: ("1d gru", "domain", "predict", "hold output", "valid", "2d", "3d"),
-    5: (
-        "1d gru",
-        "1d element mask",
-        "2d",
-        "3d",
-        "domain",
-        "predict, domain",
-        "bidirectional",
-        "stride",
-        "series, elements",
-    ),
-    7: ("1d site mask", "predict", "hold output", "2 layers", "2d", "3d", "series, whole windows gru"),
-    10: ("2d", "3d", "series"),
-}
 
 
 def claimed(law, name, dtype):
@@ -76,7 +59,7 @@ def named(claims):
 
 @pytest.mark.parametrize(("law", "name", "dtype"), **named(JITTED))
 def test_the_layer_obeys_under_jit(law, name, dtype):
-    check(law, JaxLayer(jit=True), build(name, dtype), PlainLayer())
+    ask(law, JaxLayer(jit=True), build(name, dtype), PlainLayer())
 
 
 # Plain calls --------
@@ -99,14 +82,14 @@ PLAIN_CALLS += [(law, name, np.float32) for name in OPTIONS for law in ONE_SHAPE
 
 @pytest.mark.parametrize(("law", "name", "dtype"), **named(PLAIN_CALLS))
 def test_the_layer_obeys(law, name, dtype):
-    check(law, JaxLayer(), build(name, dtype), PlainLayer())
+    ask(law, JaxLayer(), build(name, dtype), PlainLayer())
 
 
 @pytest.mark.parametrize("name", ["1d site mask", "2d", "3d gru"])
 def test_a_split_is_the_whole(name):
     """Law 7 at the one place where two steps can be cut."""
     case = build(name, np.float32)
-    check(7, JaxLayer(), case.but(x=case.x[:, :2], mask=case.mask[:, :2]), PlainLayer())
+    ask(7, JaxLayer(), case.but(x=case.x[:, :2], mask=case.mask[:, :2]), PlainLayer())
 
 
 # Options --------
@@ -116,7 +99,7 @@ def test_a_split_is_the_whole(name):
 @pytest.mark.parametrize("law", [1, 6, 13])
 @pytest.mark.parametrize("name", ["1d site mask", "2d", "hold output gru"])
 def test_the_pure_form_obeys_in_single_precision(law, name):
-    check(law, JaxLayer(), build(name, np.float32), PlainLayer())
+    ask(law, JaxLayer(), build(name, np.float32), PlainLayer())
 
 
 @pytest.mark.parametrize("law", [1, 6, 13])
@@ -125,7 +108,7 @@ def test_the_pure_form_obeys_in_single_precision(law, name):
 )
 @pytest.mark.parametrize("options", [{"vjp": "plain"}, {"convolution": "xla"}], ids=str)
 def test_every_form_obeys(options, law, name):
-    check(law, JaxLayer(jit=True, **options), build(name), PlainLayer())
+    ask(law, JaxLayer(jit=True, **options), build(name), PlainLayer())
 
 
 DROPOUT = {"dropout": 0.5, "input_dropout": 0.3, "recurrent_dropout": 0.4}
@@ -140,7 +123,7 @@ def with_dropout(name):
 @pytest.mark.parametrize("name", ["hold output gru", "predict, domain", "series, both ways"])
 def test_the_layer_obeys_for_a_given_dropout_draw(law, name):
     if applies(law, with_dropout(name)):
-        check(law, JaxLayer(jit=True, dropout=True), with_dropout(name), PlainLayer())
+        ask(law, JaxLayer(jit=True, dropout=True), with_dropout(name), PlainLayer())
 
 
 def test_the_dropout_draw_is_there():
@@ -217,4 +200,4 @@ MUTANTS = [
 @pytest.mark.parametrize(("mistake", "law", "name"), MUTANTS, ids=[mistake.__name__ for mistake, *_ in MUTANTS])
 def test_a_law_catches(mistake, law, name):
     with pytest.raises(AssertionError):
-        check(law, Mutant(mistake), build(name), PlainLayer())
+        ask(law, Mutant(mistake), build(name), PlainLayer())

@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("torch", reason="these are the laws of the torch layer")
 
 from gapcell import native
-from laws.laws import LAWS, applies, check
+from gapcell.laws.adapters.torch import TorchLayer
+from gapcell.laws.suite import LAWS, applies, ask
+from gapcell.laws.table import CASES, build
 from laws.plain import PlainLayer
-from laws.table import CASES, build
-from laws.torch_layer import TorchLayer
 
 SHARE = ("1d element mask", "1d gru", "2d gru", "3d", "domain", "predict", "stride 2d", "valid", "series, causal")
 SHARE += ("decay gru", "decay, sites held")
@@ -44,4 +44,4 @@ def kernel(kind):
 @pytest.mark.parametrize(("kind", "law", "name"), CLAIMS, ids=[f"{kind}-{law}-{name}" for kind, law, name in CLAIMS])
 @pytest.mark.usefixtures("kernel")
 def test_the_layer_obeys(kind, law, name):
-    check(law, TorchLayer(channels_last=True), build(name, np.float32), PlainLayer())
+    ask(law, TorchLayer(channels_last=True), build(name, np.float32), PlainLayer())

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from laws.cases import like, parts
-from laws.comparison import assert_close, cotangents
-from laws.laws import LAWS, applies
-from laws.layers import ReferenceLayer
-from laws.table import CASES, build
+from gapcell.laws.adapters.reference import ReferenceLayer
+from gapcell.laws.cases import like, parts
+from gapcell.laws.comparison import assert_close, cotangents
+from gapcell.laws.suite import LAWS, applies
+from gapcell.laws.table import CASES, build
 
 # Laws 10 and 13 compare with the oracle.
 CLAIMS = [(law, name) for name in CASES for law in LAWS if law not in (10, 13) and applies(law, build(name))]

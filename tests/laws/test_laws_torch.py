@@ -11,11 +11,11 @@ pytest.importorskip("torch", reason="these are the laws of the torch layer")
 import torch
 
 import gapcell.torch
-from laws.comparison import assert_same
-from laws.laws import LAWS, applies, check
+from gapcell.laws.adapters.torch import TorchLayer
+from gapcell.laws.comparison import assert_same
+from gapcell.laws.suite import LAWS, applies, ask
+from gapcell.laws.table import CASES, DTYPES, build
 from laws.plain import PlainLayer
-from laws.table import CASES, DTYPES, build
-from laws.torch_layer import TorchLayer
 
 CLAIMS = [
     (law, name, dtype)
@@ -30,7 +30,7 @@ CLAIMS = [
     ("law", "name", "dtype"), CLAIMS, ids=[f"{law}-{name}-{dtype.__name__}" for law, name, dtype in CLAIMS]
 )
 def test_the_layer_obeys(law, name, dtype):
-    check(law, TorchLayer(channels_last=True), build(name, dtype), PlainLayer())
+    ask(law, TorchLayer(channels_last=True), build(name, dtype), PlainLayer())
 
 
 @pytest.mark.parametrize("law", [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13])
@@ -40,7 +40,7 @@ def test_the_layer_obeys(law, name, dtype):
 def test_the_layer_obeys_where_masked_work_cannot_be_skipped(law, name):
     """The form that compilers, exporters and function transforms see."""
     if applies(law, build(name)):
-        check(law, TorchLayer(channels_last=True, dense=True), build(name), PlainLayer())
+        ask(law, TorchLayer(channels_last=True, dense=True), build(name), PlainLayer())
 
 
 DROPOUT = {"dropout": 0.5, "input_dropout": 0.3, "recurrent_dropout": 0.4}
@@ -52,7 +52,7 @@ def test_the_layer_obeys_for_a_given_dropout_draw(law, name):
     case = build(name)
     case = case.but(spec=replace(case.spec, **DROPOUT))
     if applies(law, case):
-        check(law, TorchLayer(channels_last=True, dropout=True), case, PlainLayer())
+        ask(law, TorchLayer(channels_last=True, dropout=True), case, PlainLayer())
 
 
 def test_the_dropout_draw_is_there():
@@ -67,7 +67,7 @@ def test_the_dropout_draw_is_there():
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("1d", "2d", "3d", "bi", "series"))])
 def test_the_layer_obeys_channels_first(law, name):
     if applies(law, build(name)):
-        check(law, TorchLayer(), build(name, np.float32), PlainLayer())
+        ask(law, TorchLayer(), build(name, np.float32), PlainLayer())
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the mutants are written in torch")
 
-from laws.laws import LAWS, applies, check
+from gapcell.laws.suite import LAWS, applies, ask
+from gapcell.laws.table import build
 from laws.plain import PlainLayer
-from laws.table import build
 
 # bug: the law that catches it, on which case
 MUTANTS = {
@@ -43,14 +43,14 @@ def test_a_law_catches(bug):
     law, name = MUTANTS[bug]
     assert applies(law, build(name))
     with pytest.raises(AssertionError):
-        check(law, PlainLayer(bug), build(name), PlainLayer())
+        ask(law, PlainLayer(bug), build(name), PlainLayer())
 
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", sorted({name for _, name in MUTANTS.values()}))
 def test_without_a_bug_every_law_holds(law, name):
     if applies(law, build(name)):
-        check(law, PlainLayer(), build(name), PlainLayer())
+        ask(law, PlainLayer(), build(name), PlainLayer())
 
 
 def test_every_law_has_a_mutant():

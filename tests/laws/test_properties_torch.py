@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="these are properties of the torch layer")
 
+from gapcell.laws.adapters.torch import TorchLayer
+from gapcell.laws.cases import Case, make_case, make_spec
+from gapcell.laws.comparison import assert_close
+from gapcell.laws.suite import applies, ask
+from gapcell.laws.table import DTYPES
 from gapcell.reference import conv_rnn
-from laws.cases import Case, make_case, make_spec
-from laws.comparison import assert_close
-from laws.laws import applies, check
 from laws.plain import PlainLayer
-from laws.table import DTYPES
-from laws.torch_layer import TorchLayer
 
 SIZES = {1: 7, 2: 4, 3: 3}  # the largest size of a site axis
 
@@ -101,7 +101,7 @@ def obey(case):
     """Law 13 includes the gradients; law 1 fills what is not observed with NaN and infinities."""
     for law in (1, 13):
         if applies(law, case):
-            check(law, TorchLayer(channels_last=True), case, PlainLayer())
+            ask(law, TorchLayer(channels_last=True), case, PlainLayer())
 
 
 @examples(150)
@@ -132,7 +132,7 @@ def test_series(case):
 @given(case=cases(rank=1), series=cases(rank=1, series=True))
 def test_padding_is_absence(case, series):
     for some in (case, series):
-        check(3, TorchLayer(channels_last=True), some, PlainLayer())
+        ask(3, TorchLayer(channels_last=True), some, PlainLayer())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)

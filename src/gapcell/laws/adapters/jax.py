@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gapcell.jax import apply
-from laws.cases import Case
-from laws.layers import Gradients
+from gapcell.laws.adapter import Gradients
+from gapcell.laws.cases import Case
+from gapcell.laws.verdicts import require
 
 # XLA's compiler takes most of the time of these tests, and with these options a third of it. Optimisation level 0 is
 # quicker still, but rounds float32 otherwise: it breaks law 13.
@@ -32,6 +33,8 @@ class JaxLayer:
         dropout: whether to draw dropout, in every run from the same key.
     """
 
+    takes_params = True
+
     def __init__(
         self,
         jit: bool = False,
@@ -42,13 +45,15 @@ class JaxLayer:
         self.jit, self.vjp, self.convolution, self.dropout = jit, vjp, convolution, dropout
 
     def run(self, case: Case) -> tuple[np.ndarray, Any]:
+        """Values, without gradients."""
         with jax.enable_x64(case.x.dtype == np.float64):
             run = _jitted_run if self.jit else _run
             return _to_numpy(run(*self._arguments(case), **self._options(case)))
 
     def grad(self, case: Case, dy: np.ndarray, dstate: Any) -> Gradients:
+        """Values and gradients in one pass."""
         with jax.enable_x64(case.x.dtype == np.float64):
-            grad = _jitted_grad if self.jit else _grad
+            grad: Any = _jitted_grad if self.jit else _grad
             (y, last), found = grad(*self._arguments(case), (dy, dstate), **self._options(case))
             _check_complete(found, (case.params, case.x, case.state))
             return Gradients(*_to_numpy((y, last, *found)))
@@ -99,9 +104,8 @@ def _check_complete(gradients: Any, of: Any) -> None:
     ):
         got = None if gradient is None else (gradient.shape, gradient.dtype)
         name = jax.tree_util.keystr(path)
-        assert got == (given.shape, given.dtype), (
-            f"the gradient of {name} is {got}, expected {given.shape, given.dtype}"
-        )
+        wanted = (given.shape, given.dtype)
+        require(got == wanted, f"the gradient of {name} is {got}, expected {wanted}")
 
 
 def _to_numpy(values: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from laws.cases import Case, make_case, make_spec
+from gapcell.laws.cases import Case, make_case, make_spec
 
 # name: options of the Spec, options of the case (docs of `make_case`)
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -67,6 +67,52 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "series, whole windows": ({"window": 2, "causal": True, "num_layers": 2}, {"mask": "step", "T": 8}),
     "series, whole windows gru": ({"window": 2, "causal": True, "cell": "gru"}, {"mask": "element", "T": 8}),
 }
+# What most layers can be asked, whichever way they are told about gaps: nothing is masked, padding stands on the right
+# (lengths can say so), whole steps are missing.
+ORDINARY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nothing masked": ({}, {"mask": None}),
+    "padding on the right": ({}, {"mask": "padding"}),
+    "gru, padding on the right": ({"cell": "gru"}, {"mask": "padding"}),
+    "steps missing": ({}, {"mask": "step"}),
+    "one site": ({}, {"mask": None, "sites": (1,)}),
+    "one site, padding on the right": ({}, {"mask": "padding", "sites": (1,)}),
+    "one site, both ways": ({"bidirectional": True}, {"mask": None, "sites": (1,)}),
+    "one site, gru": ({"cell": "gru"}, {"mask": None, "sites": (1,)}),
+    "one site, gru, padding on the right": ({"cell": "gru"}, {"mask": "padding", "sites": (1,)}),
+    "one site, gru, both ways": ({"cell": "gru", "bidirectional": True}, {"mask": None, "sites": (1,)}),
+    "2d, nothing masked": ({"rank": 2}, {"mask": None}),
+    "2d, padding on the right": ({"rank": 2}, {"mask": "padding"}),
+    "2d, steps missing": ({"rank": 2}, {"mask": "step"}),
+    "3d, nothing masked": ({"rank": 3}, {"mask": None}),
+    "3d, padding on the right": ({"rank": 3}, {"mask": "padding"}),
+    "3d, steps missing": ({"rank": 3}, {"mask": "step"}),
+}
+# One case for each option: what `gapcell laws` asks beside the ordinary ones, unless told to ask all.
+OPTIONS = (
+    *("1d site mask", "1d element mask", "1d gru", "hold output", "domain", "predict", "2 layers", "bidirectional"),
+    *(
+        "stride",
+        "valid",
+        "series, elements",
+        "series",
+        "series, causal",
+        "series, whole windows gru",
+        "decay",
+        "series, decay",
+    ),
+    *("2d", "2d gru", "bidirectional 2d", "decay 2d", "3d", "3d gru", "bidirectional 3d"),
+)
+# These laws try many shapes of each case, and each shape may cost a compiler a second: they are asked in fewer.
+MANY_SHAPES = {
+    2: ("1d site mask", "predict gru", "bidirectional", "2d", "3d", "series, elements"),
+    4: ("1d gru", "domain", "predict", "hold output", "valid", "2d", "3d"),
+    5: (
+        *("1d gru", "1d element mask", "2d", "3d", "domain", "predict, domain", "bidirectional", "stride"),
+        "series, elements",
+    ),
+    7: ("1d site mask", "predict", "hold output", "2 layers", "2d", "3d", "series, whole windows gru"),
+    10: ("2d", "3d", "series"),
+}
 # Where a law is dear to try: of a decaying state those that are not the same without it.
 DECAYING = {
     "decay": (1, 3, 8, 11, 12, 13, 15, 16),
@@ -83,10 +129,17 @@ RANKS = ("1d site mask", "2d", "2d gru", "3d", "3d gru")
 DTYPES = (np.float32, np.float64)
 
 
-def build(name: str, dtype: Any = np.float64) -> Case:
-    spec, case = CASES[name]
-    built = make_case(make_spec(**spec), dtype=dtype, **case)
-    if "whole windows" in name:  # kept events before event 4 are whole windows, so that law 7 has where to cut
+def build(name: str, dtype: Any = np.float64, **options: Any) -> Case:
+    """The case of this name, with options of the Spec that a layer always has.
+
+    Raises:
+        ValueError: its Spec cannot have these options.
+    """
+    spec, case = {**ORDINARY, **CASES}[name]
+    built = make_case(make_spec(**spec | options), dtype=dtype, **case)
+    if (
+        "whole windows" in name and built.mask is not None
+    ):  # kept events before event 4 are whole windows, so that law 7 has where to cut
         if built.lengths is not None:
             built.lengths[:] = [0, 8]
         built.mask[:, :4] = np.array([[1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]]).reshape(

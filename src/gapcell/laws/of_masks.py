@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from laws.cases import Case, like, parts
-from laws.comparison import all_arrays, all_gradients, assert_close, assert_same, cotangents, garbage, has_gradients
-from laws.layers import Layer, ReferenceLayer
+from gapcell.laws.adapter import Adapter, Gradients, has_gradients, need_params
+from gapcell.laws.adapters.reference import ReferenceLayer
+from gapcell.laws.cases import Case, like, parts
+from gapcell.laws.comparison import (
+    all_arrays,
+    all_gradients,
+    assert_close,
+    assert_same,
+    assert_zero,
+    cotangents,
+    garbage,
+)
+from gapcell.laws.verdicts import CannotBeAsked, ask_each, require
 
 FILLS = (1e30, np.nan, np.inf, -np.inf)
 
 
-def law_1_values_under_the_mask_change_nothing(layer: Layer, case: Case) -> None:
+def law_1_values_under_the_mask_change_nothing(layer: Adapter, case: Case) -> None:
+    """Bitwise, also NaN cotangents at zero outputs; the input gradient under the mask is exactly 0."""
+    if case.observed.all():
+        raise CannotBeAsked("a case with nothing under its mask")
     base = garbage(case, 0.0)
-    assert not case.observed.all(), "the case has nothing under its mask"
     y, last = layer.run(base)
     for fill in FILLS:
         assert_same(layer.run(garbage(case, fill)), (y, last), f"values with {fill} under the mask")
@@ -28,29 +41,37 @@ def law_1_values_under_the_mask_change_nothing(layer: Layer, case: Case) -> None
     for fill in FILLS:
         spoiled = np.where(held[..., None], np.asarray(np.nan, y.dtype), dy)
         got = layer.grad(garbage(case, fill), spoiled, dstate)
-        assert_same((got.y, got.last), (want.y, want.last), f"values with {fill} under the mask")
+        assert_same(
+            (got.y, got.last), (want.y, want.last), f"values with {fill} under the mask, in a pass with gradients"
+        )
         assert_same(got.params, want.params, f"parameter gradients with {fill} under the mask")
         assert_same((got.x, parts(got.state)), (want.x, parts(want.state)), f"input gradients with {fill} there")
-        assert not got.x[~case.observed].any(), "the input gradient under the mask is not 0"
+        assert_zero(got.x[~case.observed], "the input gradient under the mask is not 0")
 
 
-def law_2_all_ones_is_no_mask(layer: Layer, case: Case) -> None:
+def law_2_all_ones_is_no_mask(layer: Adapter, case: Case) -> None:
+    """Whatever the shape and the type of the mask."""
     case = case.but(mask=None)
     want = layer.run(case)
     wanted = layer.grad(case, *cotangents(layer, case)) if has_gradients(layer) else None
-    for shape in {case.x.shape[:2], case.x.shape[:-1], case.x.shape}:
-        for dtype in (bool, np.int64, np.float32):
-            ones = case.but(mask=np.ones(shape, dtype))
-            assert_close(layer.run(ones), want, f"a mask of ones {shape} {np.dtype(dtype)}")
-        if wanted is not None:
-            got = layer.grad(ones, *cotangents(layer, case))
-            assert_close(all_gradients(got), all_gradients(wanted), f"gradients under a mask of ones {shape}")
+    shapes = {case.x.shape[:2], case.x.shape[:-1], case.x.shape}
+    ask_each(partial(_ask_ones, layer, case, shape, want, wanted) for shape in sorted(shapes, key=len))
+
+
+def _ask_ones(layer: Adapter, case: Case, shape: tuple[int, ...], want: Any, wanted: Gradients | None) -> None:
+    for dtype in (bool, np.int64, np.float32):
+        ones = case.but(mask=np.ones(shape, dtype))
+        assert_close(layer.run(ones), want, f"a mask of ones {shape} {np.dtype(dtype)}")
+    if wanted is not None and has_gradients(layer):
+        got = layer.grad(ones, *cotangents(layer, case))
+        assert_close(all_gradients(got), all_gradients(wanted), f"gradients under a mask of ones {shape}")
 
 
 # Padding, dead sites, rows --------
 
 
-def law_3_padding_is_absence(layer: Layer, case: Case) -> None:
+def law_3_padding_is_absence(layer: Adapter, case: Case) -> None:
+    """For values and gradients; NaN stands in the padding, and it is said as docs/semantics.md says for each gap."""
     N, T = case.x.shape[:2]
     rng = np.random.default_rng(11)
     inside = np.stack([np.sort(rng.permutation(T + 3)[:T]) for _ in range(N)])
@@ -58,20 +79,23 @@ def law_3_padding_is_absence(layer: Layer, case: Case) -> None:
     places = {"right": np.tile(np.arange(T), (N, 1)), "left": np.tile(np.arange(3, T + 3), (N, 1)), "both": ragged}
     if case.spec.gap == "hold":  # elsewhere what is masked inside a row is a missing step
         places["inside"] = inside
-    y, last = layer.run(case)
-    for where, place in places.items():
-        longer, take = _padded(case, place, T + 3), (np.arange(N)[:, None], place)
-        got, got_last = layer.run(longer)
-        assert_close((got[take], got_last), (y, last), f"padding: {where}")
-        if not has_gradients(layer):
-            continue
-        dy, dstate = cotangents(layer, case)
-        longer_dy = np.zeros(got.shape, got.dtype)
-        longer_dy[take] = dy
-        found, want = layer.grad(longer, longer_dy, dstate), layer.grad(case, dy, dstate)
-        assert_close(
-            all_gradients(replace(found, x=found.x[take])), all_gradients(want), f"gradients, padding: {where}"
-        )
+    values = layer.run(case)
+    ask_each(partial(_ask_padding, layer, case, values, where, place) for where, place in places.items())
+
+
+def _ask_padding(layer: Adapter, case: Case, values: tuple[np.ndarray, Any], where: str, place: np.ndarray) -> None:
+    N, T = case.x.shape[:2]
+    longer, take = _padded(case, place, T + 3), (np.arange(N)[:, None], place)
+    got, got_last = layer.run(longer)
+    assert_close((got[take], got_last), values, f"padding: {where}")
+    if not has_gradients(layer):
+        return
+    dy, dstate = cotangents(layer, case)
+    longer_dy = np.zeros(got.shape, got.dtype)
+    longer_dy[take] = dy
+    found, want = layer.grad(longer, longer_dy, dstate), layer.grad(case, dy, dstate)
+    found = replace(found, x=found.x[take])
+    assert_close(all_gradients(found), all_gradients(want), f"gradients, padding: {where}")
 
 
 def _padded(case: Case, place: np.ndarray, T: int) -> Case:
@@ -101,17 +125,16 @@ def _padded(case: Case, place: np.ndarray, T: int) -> Case:
     return case.but(x=x, mask=longer, lengths=lengths, domain=domain, dt=dt)
 
 
-def law_4_dead_sites_are_a_narrower_input(layer: Layer, case: Case) -> None:
+def law_4_dead_sites_are_a_narrower_input(layer: Adapter, case: Case) -> None:
     """Only for inputs with sites; with a stride or "valid" dead sites are appended on the right only."""
     spec = case.spec
-    case = case.but(mask=case.observed)
+    case = case.but(mask=case.observed.copy())
     plain = spec.padding == "same" and set(spec.sizes("stride")) == {1}
-    for axis in range(spec.rank):
-        for sides in ((0, 2), (2, 1)) if plain else ((0, 2),):
-            _check_dead_sites(layer, case, axis, sides)
+    sides = ((0, 2), (2, 1)) if plain else ((0, 2),)
+    ask_each(partial(_ask_dead_sites, layer, case, axis, pair) for axis in range(spec.rank) for pair in sides)
 
 
-def _check_dead_sites(layer: Layer, case: Case, axis: int, sides: tuple[int, int]) -> None:
+def _ask_dead_sites(layer: Adapter, case: Case, axis: int, sides: tuple[int, int]) -> None:
     def widen(array: np.ndarray, at: int, fill: Any) -> np.ndarray:
         return np.pad(array, [sides if i == at else (0, 0) for i in range(array.ndim)], constant_values=fill)
 
@@ -151,7 +174,8 @@ def _check_dead_sites(layer: Layer, case: Case, axis: int, sides: tuple[int, int
     assert_close(all_gradients(found), all_gradients(layer.grad(case, dy, dstate)), f"gradients, {what}")
 
 
-def law_5_rows_do_not_depend_on_each_other(layer: Layer, case: Case) -> None:
+def law_5_rows_do_not_depend_on_each_other(layer: Adapter, case: Case) -> None:
+    """Each row alone, all but the first, and the first row last: the same as in the whole batch."""
     N = len(case.x)
     y, last = layer.run(case)
     gradients = has_gradients(layer)
@@ -161,7 +185,7 @@ def law_5_rows_do_not_depend_on_each_other(layer: Layer, case: Case) -> None:
         some = _rows(case, chosen)
         got, got_last = layer.run(some)
         assert_close((got, parts(got_last)), (y[chosen], _of_rows(last, chosen)), f"rows {chosen}")
-        if want is not None:
+        if want is not None and has_gradients(layer):
             found = layer.grad(some, dy[chosen], like(dstate, _of_rows(dstate, chosen)))
             wanted = (want.x[chosen], _of_rows(want.state, chosen))
             assert_close((found.x, parts(found.state)), wanted, f"gradients of rows {chosen}")
@@ -186,28 +210,36 @@ def _rows(case: Case, rows: list[int]) -> Case:
     )
 
 
-def law_6_no_observed_step_returns_the_initial_state(layer: Layer, case: Case) -> None:
-    N = len(case.x)
-    for rows in ([0], list(range(N))):
-        empty = _emptied(case, rows)
-        y, last = layer.run(empty)
-        before = _kept_state(empty)
-        alike = assert_close if case.spec.gap == "decay" else assert_same
-        alike(_of_rows(last, rows), [part[:, rows] for part in before], f"states of the empty rows {rows}")
-        assert all(np.isfinite(array).all() for array in (y, *parts(last))), "not finite"
-        if case.spec.masked_output == "zero":
-            assert not y[rows].any(), f"the outputs of the empty rows {rows} are not 0"
-        if not has_gradients(layer):
-            continue
-        dy, dstate = cotangents(layer, empty)
-        found = layer.grad(empty, dy, dstate)
-        assert all(np.isfinite(array).all() for array in all_arrays(all_gradients(found))), "a gradient is not finite"
-        assert not found.x[rows].any(), "the input gradient of an empty row is not 0"
-        if len(rows) == N and case.spec.masked_output == "zero":
+def law_6_no_observed_step_returns_the_initial_state(layer: Adapter, case: Case) -> None:
+    """For one such row and for a whole batch of them; all that comes out is finite."""
+    every = list(range(len(case.x)))
+    ask_each(partial(_ask_empty_rows, layer, case, rows) for rows in ([0], every))
+
+
+def _ask_empty_rows(layer: Adapter, case: Case, rows: list[int]) -> None:
+    empty = _emptied(case, rows)
+    y, last = layer.run(empty)
+    before = _kept_state(layer, empty, last)
+    alike = assert_close if case.spec.gap == "decay" else assert_same
+    alike(_of_rows(last, rows), [part[:, rows] for part in before], f"states of the empty rows {rows}")
+    require(all(np.isfinite(array).all() for array in (y, *parts(last))), "an output or a state is not finite")
+    if case.spec.masked_output == "zero":
+        assert_zero(y[rows], f"the outputs of the empty rows {rows} are not 0")
+    if not has_gradients(layer):
+        return
+    dy, dstate = cotangents(layer, empty)
+    found = layer.grad(empty, dy, dstate)
+    finite = all(np.isfinite(array).all() for array in all_arrays(all_gradients(found)))
+    require(finite, f"a gradient is not finite where rows {rows} are empty")
+    assert_zero(found.x[rows], "the input gradient of an empty row is not 0")
+    if len(rows) == len(case.x) and case.spec.masked_output == "zero":
+        weights = found.params
+        if case.spec.gap == "decay":
             weights = [{name: cell[name] for name in cell if name != "decay"} for cell in found.params]
-            assert not any(array.any() for array in all_arrays(weights)), "the parameter gradients are not 0"
-            if case.domain is None and case.spec.gap != "decay":
-                assert_same(parts(found.state), parts(dstate), "the state's gradient is not its cotangent")
+        for array in all_arrays(weights):
+            assert_zero(array, "a parameter gradient of an empty batch is not 0")
+        if case.domain is None and case.spec.gap != "decay" and case.state is not None:
+            assert_same(parts(found.state), parts(dstate), "the state's gradient is not its cotangent")
 
 
 def _emptied(case: Case, rows: list[int]) -> Case:
@@ -221,13 +253,16 @@ def _emptied(case: Case, rows: list[int]) -> Case:
     return garbage(case.but(mask=mask))
 
 
-def _kept_state(case: Case) -> tuple[np.ndarray, ...]:
-    """The initial state by equation (11), and decayed by equation (24) over all steps."""
+def _kept_state(layer: Adapter, case: Case, last: Any) -> tuple[np.ndarray, ...]:
+    """The initial state by equation (11), and decayed by equation (24) over all steps; zeros where none is given."""
+    if case.state is None or last is None:
+        return tuple(np.zeros_like(part) for part in parts(last))
     state = parts(case.state)
     if case.domain is not None and case.spec.window is None:
         dt = None if case.dt is None else case.dt[:, :0]
         state = parts(ReferenceLayer().run(case.but(x=case.x[:, :0], mask=None, lengths=None, dt=dt))[1])
     if case.spec.gap == "decay":
+        need_params(layer)
         state = [part * _left(case, part.ndim) for part in state]
     return tuple(part.astype(case.x.dtype) for part in state)
 

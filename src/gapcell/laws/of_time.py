@@ -1,39 +1,50 @@
-"""Laws 7 to 9: splits, causality and directions."""
+"""Laws 7 to 9, 15 and 16: splits, causality, directions and elapsed time."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from laws.cases import Case, like, parts
-from laws.comparison import all_gradients, assert_close, cotangents, has_gradients
-from laws.layers import Layer
+from gapcell.laws.adapter import Adapter, Gradients, has_gradients, need_params
+from gapcell.laws.cases import Case, like, parts
+from gapcell.laws.comparison import all_arrays, all_gradients, assert_close, assert_zero, cotangents
+from gapcell.laws.verdicts import CannotBeAsked, ask_each
 
 
-def law_7_a_split_with_carried_state_is_the_whole(layer: Layer, case: Case) -> None:
+def law_7_a_split_with_carried_state_is_the_whole(layer: Adapter, case: Case) -> None:
     """One direction; a series is cut where a window ends in every row."""
-    y, last = layer.run(case)
-    gradients = has_gradients(layer)
+    values = layer.run(case)
+    if not parts(values[1]):
+        raise CannotBeAsked("its last state")
     dy, dstate = cotangents(layer, case)
-    want = layer.grad(case, dy, dstate) if gradients else None
+    want = layer.grad(case, dy, dstate) if has_gradients(layer) else None
     cuts = [cut for cut in range(case.x.shape[1] + 1) if may_cut(case, cut)]
-    assert len(cuts) > 2, "the case cannot be cut"
-    for cut in cuts:
-        before, after = _steps(case, slice(0, cut)), _steps(case, slice(cut, None))
-        head, state = layer.run(before)
-        tail, end = layer.run(after.but(state=state))
-        assert_close((np.concatenate([head, tail], axis=1), parts(end)), (y, parts(last)), f"split before step {cut}")
-        if want is None or cut in (0, case.x.shape[1]):
-            continue
-        second = layer.grad(after.but(state=state), dy[:, cut:], dstate)
-        first = layer.grad(before, dy[:, :cut], second.state)
-        summed = [{name: a[name] + b[name] for name in a} for a, b in zip(first.params, second.params, strict=True)]
-        chained = summed, np.concatenate([first.x, second.x], axis=1), parts(first.state)
-        assert_close(chained, all_gradients(want), f"gradients, split before step {cut}")
+    if len(cuts) < 3:
+        raise CannotBeAsked("a case without a step to cut before")
+    ask_each(partial(_ask_split, layer, case, cut, values, want, (dy, dstate)) for cut in cuts)
+
+
+def _ask_split(layer: Adapter, case: Case, cut: int, values: Any, want: Gradients | None, cotangents: Any) -> None:
+    (y, last), (dy, dstate) = values, cotangents
+    before, after = _steps(case, slice(0, cut)), _steps(case, slice(cut, None))
+    head, state = layer.run(before)
+    after = after.but(state=state)
+    tail, end = layer.run(after)
+    assert_close((np.concatenate([head, tail], axis=1), parts(end)), (y, parts(last)), f"split before step {cut}")
+    if want is None or cut in (0, case.x.shape[1]) or not has_gradients(layer):
+        return
+    second = layer.grad(after, dy[:, cut:], dstate)
+    first = layer.grad(before, dy[:, :cut], second.state)
+    summed = [a + b for a, b in zip(all_arrays(first.params), all_arrays(second.params), strict=True)]
+    chained = summed, np.concatenate([first.x, second.x], axis=1), parts(first.state)
+    assert_close(chained, (all_arrays(want.params), *all_gradients(want)[1:]), f"gradients, split before step {cut}")
 
 
 def may_cut(case: Case, cut: int) -> bool:
+    """Whether law 7 speaks of a cut before this step."""
     return case.spec.window is None or bool((case.kept[:, :cut].sum(axis=1) % case.spec.window == 0).all())
 
 
@@ -54,15 +65,17 @@ def _steps(case: Case, steps: slice) -> Case:
     )
 
 
-def law_8_no_output_depends_on_the_future(layer: Layer, case: Case) -> None:
+def law_8_no_output_depends_on_the_future(layer: Adapter, case: Case) -> None:
+    """Neither on later values nor, where the case has a mask, on what is observed later, nor on later times."""
     y, _ = layer.run(case)
     dy, dstate = cotangents(layer, case)
     rng = np.random.default_rng(13)
     for cut in range(1, case.x.shape[1]):
         x = case.x.copy()
         x[:, cut:] = rng.normal(size=x[:, cut:].shape)
-        mask = np.ones(case.x.shape[:2], dtype=bool) if case.mask is None else case.mask.copy()
-        mask[:, cut:] = rng.random(mask[:, cut:].shape) < 0.5
+        mask = None if case.mask is None else case.mask.copy()
+        if mask is not None:
+            mask[:, cut:] = rng.random(mask[:, cut:].shape) < 0.5
         dt = None if case.dt is None else case.dt.copy()
         if dt is not None:
             dt[:, cut:] = rng.exponential(size=dt[:, cut:].shape)
@@ -71,11 +84,12 @@ def law_8_no_output_depends_on_the_future(layer: Layer, case: Case) -> None:
         if has_gradients(layer):
             past = np.where((np.arange(y.shape[1]) < cut).reshape(-1, *(1,) * (y.ndim - 2)), dy, np.zeros_like(dy))
             found = layer.grad(case, past, like(dstate, [np.zeros_like(part) for part in parts(dstate)]))
-            assert not found.x[:, cut:].any(), f"outputs before step {cut} have gradients at later inputs"
+            assert_zero(found.x[:, cut:], f"outputs before step {cut} have gradients at later inputs")
 
 
-def law_9_directions_are_runs_of_the_reversed_sequence(layer: Layer, case: Case) -> None:
+def law_9_directions_are_runs_of_the_reversed_sequence(layer: Adapter, case: Case) -> None:
     """A bidirectional layer; more layers are stacked here by hand from single directions (hold and stride 1)."""
+    need_params(layer)
     y, last = layer.run(case)
     one = replace(case.spec, num_layers=1, bidirectional=False)
     x, mask, ends = case.x, case.mask, []
@@ -134,7 +148,7 @@ def _times_back(case: Case) -> np.ndarray:
     return times.astype(case.x.dtype)
 
 
-def law_15_missing_steps_are_their_time(layer: Layer, case: Case) -> None:
+def law_15_missing_steps_are_their_time(layer: Adapter, case: Case) -> None:
     """Under gap="decay": without the missing steps, their time added to that of the next observed one."""
     N, T = case.x.shape[:2]
     place = np.arange(T) + np.cumsum(np.array([0, 1, 0, 3, 2])[np.arange(T) % 5])
@@ -160,8 +174,9 @@ def law_15_missing_steps_are_their_time(layer: Layer, case: Case) -> None:
     assert_close(all_gradients(found), all_gradients(want), "gradients, time in place of missing steps", scale=2)
 
 
-def law_16_at_rates_of_0_it_is_hold(layer: Layer, case: Case) -> None:
+def law_16_at_rates_of_0_it_is_hold(layer: Adapter, case: Case) -> None:
     """A rate below 0 counts as 0."""
+    need_params(layer)
     spec = replace(case.spec, gap="hold")
     still = [{**cell, "decay": np.minimum(cell["decay"], 0)} for cell in case.params]
     plain = [{name: cell[name] for name in cell if name != "decay"} for cell in case.params]

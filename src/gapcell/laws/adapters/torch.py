@@ -11,9 +11,10 @@ import torch
 from torch.autograd import forward_ad
 
 import gapcell.torch
+from gapcell.laws.adapter import Gradients
+from gapcell.laws.cases import Case, like, parts
+from gapcell.laws.verdicts import require
 from gapcell.spec import Spec
-from laws.cases import Case, like, parts
-from laws.layers import Gradients
 
 
 class TorchLayer:
@@ -25,22 +26,26 @@ class TorchLayer:
         dropout: whether to run in training mode, every run with the same draw.
     """
 
+    takes_params = True
+
     def __init__(self, channels_last: bool = False, dense: bool = False, dropout: bool = False) -> None:
         self.channels_last, self.dense, self.dropout = channels_last, dense, dropout
 
     def run(self, case: Case) -> tuple[np.ndarray, Any]:
+        """Values, without gradients."""
         with torch.no_grad():
             y, last, *_ = self._forward(case, gradients=False)
         return y, last
 
     def grad(self, case: Case, dy: np.ndarray, dstate: Any) -> Gradients:
+        """Values and gradients in one pass."""
         y, last, (output, state), module, (x, start) = self._forward(case, gradients=True)
-        assert output.requires_grad, "the output has no gradients"
+        require(output.requires_grad, "the output has no gradients")
         cotangents = [self._inwards(dy, 2), *(self._inwards(part, 2) for part in parts(dstate))]
         torch.autograd.backward([output, *parts(state)], [torch.tensor(a) for a in cotangents])
         leaves = {"x": x, **dict(zip("hc", start, strict=False)), **dict(module.named_parameters())}
         for name, leaf in leaves.items():
-            assert leaf.grad is not None, f"the gradient of {name} is None"
+            require(leaf.grad is not None, f"the gradient of {name} is None")
         return Gradients(
             y=y,
             last=last,
@@ -130,7 +135,9 @@ def collect_parameters(module: torch.nn.Module, spec: Spec) -> list[dict[str, np
     for slot in range(spec.num_layers * spec.directions):
         cell = {}
         for ours, theirs in parameter_names(spec, slot).items():
-            array = found[theirs].grad.numpy()
+            gradient = found[theirs].grad
+            require(gradient is not None, f"the gradient of {theirs} is None")
+            array = np.asarray(gradient)
             cell[ours] = array if array.ndim == 1 else np.moveaxis(array, (0, 1), (-1, -2))
         cells.append(cell)
     return cells

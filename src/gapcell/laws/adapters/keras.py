@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
 import gapcell.keras
+from gapcell.laws.adapter import Gradients
+from gapcell.laws.cases import Case, like, parts
+from gapcell.laws.verdicts import CannotBeAsked, require
 from gapcell.spec import Spec
-from laws.cases import Case, like, parts
-from laws.layers import Gradients
 
 BACKEND = keras.backend.backend()
 
@@ -24,6 +25,10 @@ class KerasLayer:
         compiled: around every run, e.g. tf.function; None: as it is.
         dropout: whether to run in training, every run with the same draw.
     """
+
+    takes_params = True
+    system = f"keras on {BACKEND}"
+    options: ClassVar = {"same_padding": "keras"}
 
     def __init__(self, compiled: Callable[..., Any] | None = None, dropout: bool = False) -> None:
         self.compiled, self.dropout = compiled, dropout
@@ -39,17 +44,19 @@ class KerasLayer:
         return {(*case.x.shape[:2], 1)}
 
     def run(self, case: Case) -> tuple[np.ndarray, Any]:
+        """Values, without gradients."""
         with _precision(case):
-            layer, arguments = self._layer(case), self._arguments(case)
-            y, *last = _to_numpy(self._call(layer)(_tensor(case.x), _state(case), arguments))
+            layer, arguments = self._layer(case), self.arguments(case)
+            y, *last = _to_numpy(self._call(layer)(tensor(case.x), _state(case), arguments))
             return y, _by_direction(case, last)
 
     def grad(self, case: Case, dy: np.ndarray, dstate: Any) -> Gradients:
+        """Values and gradients in one pass."""
         with _precision(case):
-            layer, arguments = self._layer(case), self._arguments(case)
-            cotangents = [_tensor(dy), *_by_layer(case, dstate)]
+            layer, arguments = self._layer(case), self.arguments(case)
+            cotangents = [tensor(dy), *_by_layer(case, dstate)]
             call = self._call(layer)
-            outputs, found = _GRADIENTS[BACKEND](layer, call, _tensor(case.x), _state(case), arguments, cotangents)
+            outputs, found = _GRADIENTS[BACKEND](layer, call, tensor(case.x), _state(case), arguments, cotangents)
             y, *last = _to_numpy(outputs)
             weights, of_x, of_state = _to_numpy(found)
             return Gradients(
@@ -66,9 +73,11 @@ class KerasLayer:
 
         return call if self.compiled is None else self.compiled(call)
 
-    def _layer(self, case: Case) -> Any:
+    def made(self, case: Case) -> Any:
+        """A layer, not built."""
         spec = case.spec
-        assert self.fits(spec), "no Keras layer is of this Spec"
+        if not self.fits(spec):
+            raise CannotBeAsked("several layers, or a recurrent kernel of another size than the kernel")
         kind = getattr(gapcell.keras, f"Conv{spec.cell.upper()}{spec.rank}D")
         layer = kind(
             spec.filters,
@@ -92,16 +101,22 @@ class KerasLayer:
         )
         if spec.bidirectional:
             layer = gapcell.keras.Bidirectional(layer, dtype=str(case.x.dtype))
+        return layer
+
+    def _layer(self, case: Case) -> Any:
+        layer, spec = self.made(case), case.spec
         layer.build((*case.x.shape[:-1], spec.in_channels))
         layer.set_weights([params[name] for params in case.params for name in spec.parameter_shapes()])
         return layer
 
-    def _arguments(self, case: Case) -> dict[str, Any]:
+    def arguments(self, case: Case) -> dict[str, Any]:
+        """What the layer is told beside x and the state."""
         given = {name: getattr(case, name) for name in ("mask", "lengths", "domain", "dt")}
-        return {name: _tensor(value) for name, value in given.items() if value is not None}
+        return {name: tensor(value) for name, value in given.items() if value is not None}
 
 
-def _tensor(array: np.ndarray) -> Any:
+def tensor(array: np.ndarray) -> Any:
+    """One of the backend's."""
     return keras.ops.convert_to_tensor(array)
 
 
@@ -118,7 +133,7 @@ def _state(case: Case) -> list[Any] | None:
 def _by_layer(case: Case, state: Any, fitting: tuple[int, ...] | None = None) -> list[Any]:
     """The states of the forward layer, then those of the backward one."""
     return [
-        _tensor(part[direction] if fitting in (None, part.shape) else part)
+        tensor(part[direction] if fitting in (None, part.shape) else part)
         for direction in range(case.spec.directions)
         for part in parts(state)
     ]
@@ -165,7 +180,7 @@ def _of_tensorflow(layer: Any, call: Any, x: Any, state: Any, arguments: Any, co
         tape.watch([x, *state])
         outputs = call(x, state, arguments)
     found = tape.gradient(outputs, [weights, x, state], cotangents)
-    assert all(gradient is not None for gradient in keras.tree.flatten(found)), "a gradient is None"
+    require(all(gradient is not None for gradient in keras.tree.flatten(found)), "a gradient is None")
     return outputs, found
 
 
@@ -187,10 +202,10 @@ def _of_torch(layer: Any, call: Any, x: Any, state: Any, arguments: Any, cotange
 
     leaves = [x.requires_grad_(), *(part.requires_grad_() for part in state)]
     outputs = call(x, state, arguments)
-    assert outputs[0].requires_grad, "the output has no gradients"
+    require(outputs[0].requires_grad, "the output has no gradients")
     torch.autograd.backward(outputs, cotangents)
     weights = [weight.value for weight in layer.trainable_variables]
-    assert all(leaf.grad is not None for leaf in (*weights, *leaves)), "a gradient is None"
+    require(all(leaf.grad is not None for leaf in (*weights, *leaves)), "a gradient is None")
     of_x, *of_state = [leaf.grad for leaf in leaves]
     return outputs, ([weight.grad for weight in weights], of_x, of_state)
 
