@@ -18,6 +18,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+suppress_warnings = ["ref.python"]  # `params` is an attribute of several classes
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_custom_sections = [("Shapes", "params_style"), ("The call takes", "params_style")]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gapcell import Spec
+from gapcell.laws.cases import make_params
 
 N, T, C, F = 3, 4, 2, 3
 SITES = {1: (5,), 2: (4, 3), 3: (3, 2, 3)}
@@ -30,15 +31,7 @@ SPECS = {
 
 def params_of(spec, seed=0, dtype="float32"):
     """Weights large enough for the gates to leave their linear range."""
-    rng = np.random.default_rng(seed)
-    cells = [
-        {name: (rng.normal(size=shape) * 0.5).astype(dtype) for name, shape in spec.parameter_shapes(index).items()}
-        for index in range(spec.num_layers)
-        for _ in range(spec.directions)
-    ]
-    for cell in cells:
-        if "decay" in cell:
-            cell["decay"] = np.abs(cell["decay"])
+    cells = make_params(spec, np.random.default_rng(seed), dtype)
     return cells if len(cells) > 1 else cells[0]
 
 

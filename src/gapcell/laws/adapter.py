@@ -48,19 +48,19 @@ class Adapter(Protocol):
     asked with it; an initial state is then left out of the case, and the law asked again. `Case` has methods that say
     no for an adapter: `takes_only`, `step_mask` and `right_lengths`.
 
-    A second method, `grad`, may be left out, and gradients are then not asked for:
+    A second method, `grad(case, dy, dstate) -> Gradients`, may be left out, and gradients are then not asked for. The
+    cotangents are dy (shaped as y) and dstate (as the last state); a gradient that the framework leaves out (None) is a
+    `LawBroken`.
 
-        grad(case, dy, dstate) -> Gradients
-
-    with the cotangents dy (shaped as y) and dstate (as the last state). A gradient that the framework leaves out (None)
-    is a `LawBroken`. More attributes may be there:
-
+    Attributes:
         takes_params: True: the layer computes with `case.params`. By default it has weights of its own, which must be
             the same whenever `case.spec` is the same, and what compares with gapcell.reference is not asked.
         options: a mapping of options of the Spec that the layer always has, e.g. {"masked_output": "hold"}.
         system: its name in reports.
         dtype: the type that it computes in, if there is only one.
         accepted_masks: a function of a case; shapes of masks that it takes beside those of docs/semantics.md.
+
+    All of them may be missing.
     """
 
     def run(self, case: Case) -> tuple[np.ndarray, Any]:
