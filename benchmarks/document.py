@@ -140,7 +140,7 @@ def with_figures(results: Results, found: Findings) -> dict[Path, str]:
     return {
         path: places.updated(path.read_text(encoding="utf-8"), figures, path.name)
         for path, figures in (
-            (README, readme.figures(results)),
+            (README, (laws.small(laws.read()), readme.figures(results))),
             (CHOOSING, findings.figures(found)),
             (LAWS, laws.figures(laws.read())),
         )

@@ -98,6 +98,19 @@ def figures(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", textwrap.fill(words, 120, break_on_hyphens=False), "", *_broken(found), ""])
 
 
+def small(found: dict[str, Any]) -> str:
+    """A row a system: which laws it breaks, and which it cannot be asked."""
+    lines = ["| | breaks law | cannot be asked |", "| --- | --- | --- |"]
+    for name, system in found["systems"].items():
+        verdicts = {summary["law"]: summary["verdict"] for summary in system["laws"] if summary["law"] != 14}
+        broken, unasked = (
+            ", ".join(str(law) for law, verdict in verdicts.items() if verdict == wanted)
+            for wanted in ("broken", "cannot be asked")
+        )
+        lines.append(f"| {name} | {broken or 'none'} | {unasked} |")
+    return "\n".join(lines) + "\n"
+
+
 def _broken(found: dict[str, Any]) -> list[str]:
     lines = ["| | law | broken in | the first case, and what was found there |", "| --- " * 4 + "|"]
     for name, system in found["systems"].items():

@@ -29,8 +29,6 @@ def results():
 
 def test_documents_are_what_the_results_say(results):
     assert document.DOCUMENT.read_text(encoding="utf-8") == document.document(results)
-    text = document.README.read_text(encoding="utf-8")
-    assert places.updated(text, readme.figures(results), "README.md") == text
 
 
 def test_documents_change_with_the_results(results):
@@ -50,11 +48,16 @@ def test_the_table_of_laws_has_a_sign_for_each_and_the_error_of_what_is_broken()
     assert "Cases with 1 site axis, float32; numpy 2.0." in text
     row = r"| it | 1 | 2 of 5 | 2d: x \| \<b\> \*y\* \_z\_ \`w\` differ |"
     assert [line for line in text.splitlines() if line.startswith("| it | 1")] == [row]
+    assert "| it | 1 | 4 |" in laws.small({"systems": {"it": {"laws": summaries}}})
 
 
 def test_a_text_without_the_place_for_figures_is_refused():
     with pytest.raises(ValueError, match=r"^README\.md has not .* once each, in this order"):
         places.updated("# gapcell\n", "figures", "README.md")
+    marked = f"a\n{places.BEGIN}old\n{places.END}b\n"
+    assert places.updated(2 * marked, ("1\n", "2\n"), "x") == marked.replace("old", "1") + marked.replace("old", "2")
+    with pytest.raises(ValueError, match="x has not .* 2 times each"):
+        places.updated(marked, ("1\n", "2\n"), "x")
 
 
 def test_where_others_are_ahead_is_listed_and_nothing_else_is(results):
