@@ -56,7 +56,7 @@ def test_a_text_without_the_place_for_figures_is_refused():
         places.updated("# gapcell\n", "figures", "README.md")
     marked = f"a\n{places.BEGIN}old\n{places.END}b\n"
     assert places.updated(2 * marked, ("1\n", "2\n"), "x") == marked.replace("old", "1") + marked.replace("old", "2")
-    with pytest.raises(ValueError, match="x has not .* 2 times each"):
+    with pytest.raises(ValueError, match=r"x has not .* 2 times each"):
         places.updated(marked, ("1\n", "2\n"), "x")
 
 
