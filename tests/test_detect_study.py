@@ -462,6 +462,10 @@ def test_marks_are_judged_by_what_was_found():
     }
 
 
+def test_the_page_is_what_the_results_say():
+    assert page.DOCUMENT.read_text(encoding="utf-8") == page.document(findings.Findings.read())
+
+
 def test_the_page_says_where_ours_is_behind():
     text = page.document(findings.Findings(content()))
     behind = text[text.index("## Where ours is behind") :].split("##")[1]

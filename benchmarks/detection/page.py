@@ -20,8 +20,9 @@ COLUMNS = {"ap": "average precision", "auc": "ROC AUC", "precision": "precision 
 HEAD = (
     "Written by `python -m benchmarks.detect` (see [CONTRIBUTING](../CONTRIBUTING.md)); do not edit. The figures are "
     "in `benchmarks/results/detect.json`. Higher is better but for log-likelihoods. ± is the standard deviation over "
-    "seeds, what stands in brackets holds 95 % of 1,000 draws of entities (customers, cards, series), the same for all "
-    "methods, so that the differences are paired. No figure is point-adjusted.",
+    "seeds, two to five; what has none was run once. What stands in brackets holds 95 % of 1,000 draws of entities "
+    "(customers, cards, series), the same for all methods, so that the differences are paired. No figure is "
+    "point-adjusted.",
     "Nothing was chosen on test data. Columns and sides of *orders* were chosen on orders before 2011-07-01, so the "
     "months before July in the rolling table are not independent of them. What ours did not score comes last in its "
     "ranking.",
