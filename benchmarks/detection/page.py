@@ -18,7 +18,7 @@ CHART = ROOT / "docs" / "benchmarks" / "detect.svg"
 COLUMNS = {"ap": "average precision", "auc": "ROC AUC", "precision": "precision at 100 a day", "vus_pr": "VUS-PR"}
 
 HEAD = (
-    "Written by `python -m benchmarks.detect` (see [CONTRIBUTING](../CONTRIBUTING.md)); do not edit. The figures are "
+    "Written by `python -m benchmarks.detect` (see `CONTRIBUTING.md`); do not edit. The figures are "
     "in `benchmarks/results/detect.json`. Higher is better but for log-likelihoods. ± is the standard deviation over "
     "seeds, two to five; what has none was run once. What stands in brackets holds 95 % of 1,000 draws of entities "
     "(customers, cards, series), the same for all methods, so that the differences are paired. No figure is "
