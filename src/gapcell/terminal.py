@@ -200,14 +200,14 @@ def show_laws(reports: Sequence[Report]) -> None:
     for law, says, summaries in matrix(reports):
         cells = [Text("") if summary is None else verdict_text(summary) for summary in summaries]
         if len(reports) == 1 and summaries[0] is not None:
-            cells += [Text(counts(summaries[0])), Text(reason(summaries[0]))]
+            cells += [Text(counts(summaries[0])), Text(summaries[0].why)]
         table.add_row(str(law), says, *cells)
     out = console()
     out.print(table)
     for report in reports if len(reports) > 1 else ():
         for summary in report.laws():
             if summary.verdict == "broken":
-                out.print(Text(f"{report.system}, law {summary.law}: {reason(summary)}"), soft_wrap=True)
+                out.print(Text(f"{report.system}, law {summary.law}: {summary.why}"), soft_wrap=True)
 
 
 def verdict_text(summary: Summary) -> Text:
@@ -219,11 +219,6 @@ def counts(summary: Summary) -> str:
     """In how many of the cases asked the verdict came."""
     asked = summary.held + summary.broken
     return f"{summary.broken or summary.held} of {asked}" if asked else ""
-
-
-def reason(summary: Summary) -> str:
-    """The case and what was found there."""
-    return f"{summary.case}: {summary.message}" if summary.case else summary.message
 
 
 def show_adapters(known: dict[str, Known]) -> None:

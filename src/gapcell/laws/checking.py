@@ -73,6 +73,11 @@ class Summary:
     case: str = ""
     message: str = ""
 
+    @property
+    def why(self) -> str:
+        """The case and its message."""
+        return f"{self.case}: {self.message}" if self.case else self.message
+
 
 @dataclass(frozen=True)
 class Report:
@@ -133,8 +138,7 @@ class Report:
 def line(summary: Summary) -> str:
     """A law's verdict in words."""
     counts = f"{summary.held} of {summary.held + summary.broken} cases" if summary.held + summary.broken else ""
-    why = f"{summary.case}: {summary.message}" if summary.case else summary.message
-    return f"{summary.law:>2}  {summary.says:<46}  {summary.verdict:<15}  {counts:<14}  {why}".rstrip()
+    return f"{summary.law:>2}  {summary.says:<46}  {summary.verdict:<15}  {counts:<14}  {summary.why}".rstrip()
 
 
 def check(
@@ -175,9 +179,7 @@ def check(
             progress(name, done, len(cases), title)
         asked = [law for law in chosen if applies(law, case) and (every_case or _chosen_for(law, title))]
         rows += [_row(law, layer, title, case) for law in asked]
-        if (
-            "jax" in sys.modules
-        ):  # Linux lets a process map 65530 pieces of memory; a compiled function takes some forty
+        if "jax" in sys.modules:  # a compiled function takes some forty memory maps; Linux allows a process 65530
             sys.modules["jax"].clear_caches()
     if progress is not None:
         progress(name, len(cases), len(cases), "")

@@ -100,10 +100,9 @@ def _section(report: Report) -> Iterator[str]:
     yield "<tr><th>law</th><th></th><th>verdict</th><th>holds in</th><th>broken in</th><th>why</th></tr>"
     for summary in report.laws():
         counts = f"<td>{summary.held or ''}</td><td>{summary.broken or ''}</td>"
-        why = f"{summary.case}: {summary.message}" if summary.case else summary.message
         yield (
             f'<tr><td class="law">{summary.law}</td><td>{escape(summary.says)}</td>{_verdict(summary)}{counts}'
-            f'<td class="why">{escape(why)}</td></tr>'
+            f'<td class="why">{escape(summary.why)}</td></tr>'
         )
     yield "</table></div>"
 

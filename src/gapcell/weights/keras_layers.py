@@ -46,8 +46,7 @@ def from_keras(source: Any, *, name: str | None = None, spec: Spec | None = None
     keras = sys.modules.get("keras")  # who has a layer of Keras's has imported it
     if keras is not None and type(source) is keras.layers.Bidirectional:
         return _from_both(source, keras)
-    cell, found = _from_one(source, keras)
-    return cell, found
+    return _from_one(source, keras)
 
 
 def _from_both(layer: Any, keras: Any) -> tuple[Params, Spec]:

@@ -18,6 +18,23 @@ from gapcell.spec import Spec
 BACKEND = keras.backend.backend()
 
 
+def arguments_of_all(case: Case) -> dict[str, Any]:
+    """What a recurrent convolution of a case's Spec is made with, be it Keras's own or ours."""
+    spec = case.spec
+    return {
+        "filters": spec.filters,
+        "kernel_size": spec.kernel_size,
+        "strides": spec.stride,
+        "padding": spec.padding,
+        "dilation_rate": spec.dilation,
+        "use_bias": spec.bias,
+        "return_sequences": True,
+        "return_state": True,
+        "zero_output_for_mask": spec.masked_output == "zero",
+        "dtype": str(case.x.dtype),
+    }
+
+
 class KerasLayer:
     """gapcell.keras on a case with one layer, in one direction or under Bidirectional.
 
@@ -80,24 +97,15 @@ class KerasLayer:
             raise CannotBeAsked("several layers, or a recurrent kernel of another size than the kernel")
         kind = getattr(gapcell.keras, f"Conv{spec.cell.upper()}{spec.rank}D")
         layer = kind(
-            spec.filters,
-            spec.kernel_size,
-            strides=spec.stride,
-            padding=spec.padding,
-            dilation_rate=spec.dilation,
-            use_bias=spec.bias,
+            **arguments_of_all(case),
             dropout=spec.input_dropout,
             recurrent_dropout=spec.recurrent_dropout,
             seed=0,
-            return_sequences=True,
-            return_state=True,
             go_backwards=spec.go_backwards,
             gap=spec.gap,
             window=spec.window,
             causal=spec.causal,
             mask_rule=spec.mask_rule,
-            zero_output_for_mask=spec.masked_output == "zero",
-            dtype=str(case.x.dtype),
         )
         if spec.bidirectional:
             layer = gapcell.keras.Bidirectional(layer, dtype=str(case.x.dtype))

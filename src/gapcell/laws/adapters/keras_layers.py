@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from gapcell.laws.adapters.keras import BACKEND, KerasLayer, tensor
+from gapcell.laws.adapters.keras import BACKEND, KerasLayer, arguments_of_all, tensor
 from gapcell.laws.cases import Case
 
 
@@ -22,18 +22,7 @@ class KerasOwnLayer(KerasLayer):
         """A layer, not built; Keras's Bidirectional around it for both directions."""
         case.takes_only("padding", "stride", "dilation", "bias", "masked_output", "bidirectional")
         spec = case.spec
-        layer = getattr(keras.layers, f"ConvLSTM{spec.rank}D")(
-            spec.filters,
-            spec.kernel_size,
-            strides=spec.stride,
-            padding=spec.padding,
-            dilation_rate=spec.dilation,
-            use_bias=spec.bias,
-            return_sequences=True,
-            return_state=True,
-            zero_output_for_mask=spec.masked_output == "zero",
-            dtype=str(case.x.dtype),
-        )
+        layer = getattr(keras.layers, f"ConvLSTM{spec.rank}D")(**arguments_of_all(case))
         return keras.layers.Bidirectional(layer, dtype=str(case.x.dtype)) if spec.bidirectional else layer
 
     def arguments(self, case: Case) -> dict[str, Any]:
