@@ -206,8 +206,9 @@ def as_numbers(column: pl.Series) -> pl.Series:
     if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean, pl.Null)):
         raise TableError(f"column {column.name!r} holds {column.dtype} where numbers were expected")
     numbers = column.cast(pl.Float64, strict=False)
-    refuse_row(column, numbers.is_null() & column.is_not_null(), "where a number was expected: correct it or leave "
-               "the cell empty")  # fmt: skip
+    if numbers.null_count() > column.null_count():
+        refuse_row(column, numbers.is_null() & column.is_not_null(), "where a number was expected: correct it or "
+                   "leave the cell empty")  # fmt: skip
     refuse_row(column, numbers.is_infinite(), "an infinite amount: correct it or leave the cell empty")
     return numbers.fill_nan(None)
 
@@ -243,6 +244,8 @@ def refuse_mistyped(column: pl.Series, *, fractions_only: bool = False) -> None:
     With `fractions_only` whole numbers pass, for those may be identifiers of which some have letters.
     """
     if column.dtype != pl.String:
+        return
+    if column.len() <= COMMONEST:
         return
     values = column.drop_nulls()
     numbers = values.cast(pl.Float64, strict=False).drop_nulls()

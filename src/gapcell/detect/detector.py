@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,10 +17,12 @@ from gapcell.detect.calibration import distances
 from gapcell.detect.columns import listed
 from gapcell.detect.events import GAP, EventTable, part_of, read_table
 from gapcell.detect.explanations import Explanation, explanation, one_row
+from gapcell.detect.frames import as_polars, is_frame
 from gapcell.detect.label_model import label_inputs
 from gapcell.detect.metrics import evaluate
 from gapcell.detect.model import one_thread
-from gapcell.detect.model_file import load_state, save_state
+from gapcell.detect.model_file import identity_of, load_state, save_state
+from gapcell.detect.online import OnlineState, advanced, refuse_other, restored
 from gapcell.detect.reasons import expectation_columns, reasons
 from gapcell.detect.refusals import TableError
 from gapcell.detect.results import Aside, Comparison, Detection, Progress, Summary, silent
@@ -27,6 +31,7 @@ from gapcell.detect.silence import silences
 from gapcell.detect.splits import moment_of
 from gapcell.detect.state import State
 from gapcell.detect.streams import streams_of
+from gapcell.detect.table_files import read_frame
 from gapcell.detect.tail_map import worth_of
 from gapcell.detect.times import MILLISECONDS, SECONDS, YMD
 
@@ -160,6 +165,60 @@ class Detector(State):
             raise TableError("a supervised detector looks for what is labelled, not for injected anomalies: compare "
                              "one that is not supervised")  # fmt: skip
         return compare(self, self.scored, table, progress)
+
+    @one_thread()
+    def step(
+        self, state: OnlineState | None, events: Any, *, reasons: bool = False
+    ) -> tuple[OnlineState, pl.DataFrame]:
+        """Score new events of any number of entities, and keep what the next ones need.
+
+        The scores are those of the whole history scored at once, however it is cut into steps. An event that is earlier
+        than its entity's last one is late: it is not scored, says so, and leaves nothing behind.
+
+        Args:
+            state: what the step before gave; None before the first.
+            events: the new events, as `read` takes them or read by it. Without a column of labels none is known yet.
+            reasons: True for a column `reason` with each score in words.
+
+        Returns:
+            The state to go on from, and one row an event in the order given: entity, time, score (higher is stranger,
+            null where nothing could be scored), alert, score_F for each feature F, and not_scored, which says what was
+            not scored and why, null if everything was.
+
+        Raises:
+            TableError: as `read`; the state then is as it was.
+            ModelError: when the state belongs to another detector or is damaged.
+        """
+        before = ({},) * len(self.streams) if state is None else state.series
+        if state is not None:
+            refuse_other(self, state.model)
+        step = advanced(self, before, self.read_new(events), words=reasons)
+        after = tuple({**old, **new} for old, new in zip(before, step.rows, strict=True))
+        return OnlineState(self.identity, after), step.frame
+
+    def read_new(self, events: Any) -> EventTable:
+        """Read events that come one by one, whose labels are not known yet unless a column has them."""
+        if isinstance(events, EventTable):
+            self.check(events)
+            return events
+        frame = as_polars(events) if is_frame(events) else read_frame(Path(events))
+        label = self.schema.label if self.options.label_delay is not None else None
+        if label is not None and label not in frame.columns:
+            frame = frame.with_columns(pl.lit(None, pl.Boolean).alias(label))
+        return self.read(frame)
+
+    def restore(self, contents: bytes) -> OnlineState:
+        """Read a state that `OnlineState.to_bytes` wrote.
+
+        Raises:
+            ModelError: when it is damaged, or belongs to another detector.
+        """
+        return restored(self, contents)
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of all that decides its scores, in hexadecimal; that of the detector as it is saved and loaded."""
+        return identity_of(self)
 
     def save(self, path: str | Path) -> None:
         """Write the detector to a folder, as detector.json and detector.safetensors; each appears whole.

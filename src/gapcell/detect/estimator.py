@@ -19,6 +19,7 @@ from gapcell.detect.events import EventTable
 from gapcell.detect.explanations import Explanation
 from gapcell.detect.fitting import fit
 from gapcell.detect.frames import like
+from gapcell.detect.online import OnlineState
 from gapcell.detect.options import FitOptions
 from gapcell.detect.refusals import ModelError, TableError
 from gapcell.detect.results import silent
@@ -195,6 +196,30 @@ class SequenceDetector(OutlierMixin, BaseEstimator):
         if isinstance(given, Arrays):
             return array_scores(self._judged(given), given.padded)
         return like(score_frame(self._judge(given)), X)
+
+    def step(self, state: OnlineState | None, events: Any, *, reasons: bool = False) -> tuple[OnlineState, Any]:
+        """Score new events and keep what the next ones need, as `Detector.step` does; for detectors of tables.
+
+        Args:
+            state: what the step before gave; None before the first.
+            events: a frame of any kind or a path, with the columns that were fitted on.
+            reasons: True for a column `reason`.
+
+        Returns:
+            The state to go on from, and what `score` returns for these events.
+
+        Raises:
+            TableError: as `score`; the state then is as it was.
+            ModelError: when the state belongs to another detector or is damaged.
+        """
+        check_is_fitted(self)
+        state, found = self.detector_.step(state, events, reasons=reasons)
+        return state, like(found, events)
+
+    def restore(self, contents: bytes) -> OnlineState:
+        """Read a state that `to_bytes` wrote, as `Detector.restore` does."""
+        check_is_fitted(self)
+        return self.detector_.restore(contents)
 
     def score_samples(self, X: Any, y: Any = None, **arrays: Any) -> np.ndarray:
         """Minus the score, so that higher is more normal, NaN where not scored: (rows,), or (N, S) for arrays.

@@ -34,6 +34,9 @@ REPORTS = "recent_reports"
 """The name of the feature that is made of the labels that have become known."""
 
 
+FEW = 2000  # rows that Python numbers sooner than a join does
+
+
 @dataclass(frozen=True)
 class Reading:
     """What was read and what was guessed, so that it can be said aloud.
@@ -104,6 +107,8 @@ class EventTable:
         order: (rows,) int64, the rows sorted by entity number, then time, then place in the file.
         starts: (entities + 1,) int64, where in `order` each entity begins.
         others: (rows, further keys) String, the further keys; null where an event has none.
+        before: (entities,) how many events each entity had before this table.
+        last_before: (entities,) float64 seconds of the last of them, NaN where there was none.
     """
 
     reading: Reading
@@ -116,6 +121,8 @@ class EventTable:
     order: np.ndarray
     starts: np.ndarray
     others: pl.DataFrame = field(default_factory=pl.DataFrame)
+    before: np.ndarray | int = 0
+    last_before: np.ndarray | float = np.nan
 
     def rows_of(self, code: int) -> np.ndarray:
         """Rows of the entity with this number, in time order: (events,) int64."""
@@ -126,13 +133,14 @@ class EventTable:
         gaps = np.full(len(self.order), np.nan)
         ordered = self.seconds[self.order]
         gaps[self.order[1:]] = np.diff(ordered)
-        gaps[self.order[self.starts[:-1]]] = np.nan
+        gaps[self.order[self.starts[:-1]]] = ordered[self.starts[:-1]] - self.last_before
         return gaps
 
     def earlier(self) -> np.ndarray:
         """How many earlier events the entity has: (rows,) int64."""
         count = np.empty(len(self.order), dtype=np.int64)
-        count[self.order] = np.arange(len(self.order)) - np.repeat(self.starts[:-1], np.diff(self.starts))
+        first = self.starts[:-1] - self.before
+        count[self.order] = np.arange(len(self.order)) - np.repeat(first, np.diff(self.starts))
         return count
 
 
@@ -186,7 +194,7 @@ def read_table(
     refuse_reserved(columns)
     if len(columns) > MOST_FEATURES:
         raise TableError(f"{len(columns)} columns could be features: name at most {MOST_FEATURES} (values=, --value)")
-    features = frame.select(as_kind(frame[column.name], column.kind).alias(column.name) for column in columns)
+    features = pl.DataFrame([as_kind(frame[column.name], column.kind).alias(column.name) for column in columns])
     return assemble(name, entities, times, features, labels, (time, columns, guessed, left_out), further)
 
 
@@ -198,6 +206,8 @@ def other_keys(frame: pl.DataFrame, others: Sequence[str], taken: tuple[str | No
             raise TableError(f"column {key!r} is named twice among entity, time and label: each needs its own")
         if frame[key].dtype.is_nested() or frame[key].dtype in (pl.Binary, pl.Object):
             raise TableError(f"entity column {key!r} holds {frame[key].dtype}: text or numbers were expected")
+    if not others:
+        return pl.DataFrame()
     keys = frame.select(
         (pl.col(key).fill_nan(None) if frame[key].dtype.is_float() else pl.col(key)).cast(pl.String) for key in others
     )
@@ -233,9 +243,9 @@ def entity_column(column: pl.Series) -> pl.Series:
         raise TableError(f"entity column {column.name!r} holds {column.dtype}: text or numbers were expected")
     empty = column.is_null()
     if column.dtype.is_float():
-        empty = empty | column.is_nan().fill_null(value=True)
+        empty = column.is_nan().fill_null(value=True)
     if column.dtype == pl.String:
-        empty = empty | (column.str.strip_chars() == "").fill_null(value=True)
+        empty = (column.str.strip_chars() == "").fill_null(value=True)
     row = empty.arg_max() if empty.any() else None
     if row is not None:
         raise TableError(f"entity column {column.name!r}, row {row + 1} is empty: every event needs an entity")
@@ -328,7 +338,11 @@ def assemble(
 
 def numbered(keys: pl.Series) -> np.ndarray:
     """Keys (rows,) as numbers in the order of their first appearance, -1 where null: int64."""
-    column = keys.cast(pl.String).alias("key").to_frame()
+    keys = keys.cast(pl.String)
+    if len(keys) <= FEW:
+        known: dict[str | None, int] = {None: -1}
+        return np.array([known.setdefault(key, len(known) - 1) for key in keys.to_list()], dtype=np.int64)
+    column = keys.alias("key").to_frame()
     numbers = column.drop_nulls().unique(maintain_order=True).with_row_index("code")
     codes = column.join(numbers, on="key", how="left", maintain_order="left")["code"]
     return codes.cast(pl.Int64).fill_null(-1).to_numpy()

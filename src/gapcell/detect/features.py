@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from gapcell.detect.carried import SUMS
 from gapcell.detect.columns import Column
 from gapcell.detect.events import GAP, REPORTS, EventTable
 from gapcell.detect.moments import running_moments
@@ -119,6 +120,7 @@ class Encoded:
         below: the same with numbers half a step down before they are scaled.
         above: likewise half a step up.
         moments: (places, M) float32, what the numbers of the series were like up to here.
+        sums: (series, 3, F) float64, the sums of which the moments at each series' last place are made.
     """
 
     inputs: np.ndarray
@@ -127,6 +129,7 @@ class Encoded:
     below: np.ndarray
     above: np.ndarray
     moments: np.ndarray
+    sums: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -203,13 +206,15 @@ class Encoding:
             np.stack([target_of(f, n, shift) for f, n in zip(self.features, columns, strict=True)], 1)
             for shift in (-0.5, 0.5)
         )
+        earlier = None if stream.carried is None else stream.carried.records[SUMS]
+        moments = running_moments(np.stack([targets[number] for number in self.remembered], 1), stream.starts, earlier)
         return Encoded(
             np.hstack(inputs, dtype=np.float32, casting="same_kind"),
             np.hstack([*observed, always]),
             np.stack(targets, 1),
             below,
             above,
-            running_moments(np.stack([targets[number] for number in self.remembered], 1), stream.starts),
+            *moments,
         )
 
     def numbers(self, feature: FeatureSpec, table: EventTable, stream: Stream) -> np.ndarray:
@@ -238,8 +243,8 @@ def numbers_of(feature: FeatureSpec, values: pl.Series) -> np.ndarray:
     """A column as float64: the value, the category's number (the last is "other"), or 0/1; NaN where missing."""
     if feature.kind == "categorical":
         number = {name: float(i) for i, name in enumerate(feature.categories)}
-        codes = values.replace_strict(number, default=float(len(number)), return_dtype=pl.Float64)
-        values = pl.select(pl.when(values.is_not_null()).then(codes)).to_series()
+        codes = values.replace_strict(number, default=float(len(number)), return_dtype=pl.Float64).to_numpy()
+        return np.where(values.is_null().to_numpy(), np.nan, codes)
     return values.cast(pl.Float64).to_numpy()
 
 

@@ -163,10 +163,11 @@ def log_probabilities(head: Head, parameters: Tensor) -> Tensor:
 
 
 def log_no_likelier(head: Head, parameters: Tensor, value: Tensor) -> Tensor:
-    """Log probability of all categories that are no likelier than `value`."""
+    """Log probability of all categories that are no likelier than `value`; 0 for the likeliest, whatever is rounded."""
     log_p = log_probabilities(head, parameters)
     own = log_p.gather(-1, value.long().unsqueeze(-1))
-    return torch.where(log_p <= own, log_p, -math.inf).logsumexp(-1)
+    rarer = torch.where(log_p <= own, log_p, -math.inf).logsumexp(-1)
+    return torch.where(own.squeeze(-1) >= log_p.amax(-1), 0.0, rarer)
 
 
 def quantile(head: Head, parameters: Tensor, probability: float) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gapcell.detect.encoders import Calendar, encoder_of
+from gapcell.detect.carried import BEFORE
+from gapcell.detect.encoders import Calendar, Memory, encoder_of, nothing_yet
 from gapcell.detect.features import Encoded
 from gapcell.detect.heads import Head
 from gapcell.detect.options import EncoderName
@@ -148,12 +149,14 @@ class Network(nn.Module):
         output, _ = self.read(sequences, places, None, lengths)
         return torch.cat([self.readout.start.expand(len(places), 1, -1), output], 1)
 
-    def read(self, sequences: Sequences, places: Tensor, carried: object, lengths: Tensor) -> tuple[Tensor, object]:
-        """States (N, S, F) after each of the places (N, S), and what to go on from."""
-        output, carried = self.encoder(
-            sequences.inputs[places], carried, sequences.observed[places], lengths, sequences.seconds[places]
+    def read(
+        self, sequences: Sequences, places: Tensor, memory: Memory | None, lengths: Tensor
+    ) -> tuple[Tensor, Memory | None]:
+        """States (N, S, F) after each of the places (N, S), and the memory to go on from where one is given."""
+        output, memory = self.encoder(
+            sequences.inputs[places], memory, sequences.observed[places], lengths, sequences.seconds[places]
         )
-        return torch.cat([output, sequences.moments[places]], -1), carried
+        return torch.cat([output, sequences.moments[places]], -1), memory
 
     def forward(self, sequences: Sequences, places: Tensor, lengths: Tensor) -> Tensor:
         """Parameters (N, S + 1, all) for the places (N, S) and the one after, each predicted from the places before."""
@@ -172,24 +175,38 @@ def in_double(network: Network) -> Network:
 
 @torch.no_grad()
 def states_before(
-    network: Network, sequences: Sequences, begin: np.ndarray, end: np.ndarray
+    network: Network, sequences: Sequences, begin: np.ndarray, end: np.ndarray, memory: Memory | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The hidden state before every place of the series [begin, end): yields places (n,) and states (n, F).
 
-    Series by series of similar length, long ones piece by piece with the state carried where the encoder can, so that
-    memory is bounded and the result is that of the whole.
+    Series by series of similar length, long ones piece by piece with the memory carried, so that what is held at once
+    is bounded and the result is that of the whole.
+
+    Args:
+        network: that reads.
+        sequences: what it reads.
+        begin: (series,) the first place of each.
+        end: (series,) one past the last.
+        memory: what the series have left behind, and `BEFORE`, the state before the first place; brought up to date as
+            places are read. None for whole series.
     """
     everything = Chunks(begin, begin, end, np.ones(len(begin), dtype=bool))
     longest = LONGEST_SEGMENT_IN_WINDOWS * network.window
-    if isinstance(network.encoder, Calendar):
-        longest = int((end - begin).max(initial=1))
     start = network.readout.start.to(sequences.inputs.dtype)
     for group in batches(everything, EVENTS_AT_ONCE):
-        carried = None
-        before = start.expand(len(group), 1, -1)
+        carried, before = None, start.expand(len(group), -1)
+        if memory is not None:
+            carried = {name: values[group] for name, values in memory.items()}
+            before = carried.pop(BEFORE)
+        elif (end - begin)[group].max() > longest:
+            carried = nothing_yet(network.encoder.fields(), len(group), start.dtype)
         for low, high in segments(begin[group], end[group], longest):
             places, there = gather(low, high)
-            output, carried = network.read(sequences, places, carried, torch.from_numpy(high - low))
-            state = torch.cat([before, output], 1)
+            lengths = torch.from_numpy(high - low)
+            output, carried = network.read(sequences, places, carried, lengths)
+            state = torch.cat([before.unsqueeze(1), output], 1)
             yield places[there], state[:, :-1][there]
-            before = state[:, -1:]
+            before = state[torch.arange(len(group)), lengths]
+        if memory is not None and carried is not None:
+            for name, values in (carried | {BEFORE: before}).items():
+                memory[name][group] = values

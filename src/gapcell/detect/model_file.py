@@ -51,6 +51,25 @@ def save_state(detector: State, folder: Path) -> None:
         OSError: when the folder cannot be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    weights = weights_of(detector)
+    with replacing(folder / WEIGHTS) as path:
+        path.write_bytes(weights)
+    with replacing(folder / DESCRIPTION) as path:
+        path.write_text(as_text(describe(detector, weights)), encoding="utf-8")
+
+
+def identity_of(detector: State) -> str:
+    """A hash of all that decides what a detector says: that of what `save_state` writes, in hexadecimal."""
+    return hashlib.sha256(as_text(describe(detector, weights_of(detector))).encode()).hexdigest()
+
+
+def as_text(description: dict[str, Any]) -> str:
+    """A description as JSON."""
+    return json.dumps(description, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def weights_of(detector: State) -> bytes:
+    """The contents of the file of numbers."""
     tensors = {}
     for number, model in enumerate(detector.streams):
         tensors[f"{number}.{POPULATION}"] = model.predictor.population
@@ -59,12 +78,7 @@ def save_state(detector: State, folder: Path) -> None:
             tensors |= {f"{number}.{NETWORK}.{name}": tensor for name, tensor in state.items()}
     if detector.labels is not None:
         tensors |= {f"{LABELS}.{name}": tensor for name, tensor in detector.labels.tensors().items()}
-    weights = save({name: tensor.float().contiguous() for name, tensor in tensors.items()})
-    with replacing(folder / WEIGHTS) as path:
-        path.write_bytes(weights)
-    text = json.dumps(describe(detector, weights), indent=1, allow_nan=False, ensure_ascii=False)
-    with replacing(folder / DESCRIPTION) as path:
-        path.write_text(text, encoding="utf-8")
+    return save({name: tensor.float().contiguous() for name, tensor in tensors.items()})
 
 
 def describe(detector: State, weights: bytes) -> dict[str, Any]:

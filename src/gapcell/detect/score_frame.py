@@ -41,20 +41,25 @@ def score_frame(judged: Judged) -> pl.DataFrame:
     """
     scored = judged.scored
     both = np.fmax(scored.own, scored.population)  # NaN only where neither is there
-    score = pl.Series(scored.score).fill_nan(None)
     columns = {
         "entity": judged.table.entity,
         "time": judged.table.time,
-        "score": score,
-        "alert": (score > judged.threshold).fill_null(value=False),
+        "score": pl.Series(scored.score, nan_to_null=True),
+        "alert": scored.score > judged.threshold,
     }
-    why = []
-    for number, feature in enumerate(judged.features):
-        if feature.scored:
-            columns[SCORE + feature.name] = pl.Series(both[:, number]).fill_nan(None)
-            why.append(pl.when(pl.col(SCORE + feature.name).is_null()).then(pl.lit(why_not(feature))))
-    unscored = pl.concat_str(why, separator=", ", ignore_nulls=True)
-    return pl.DataFrame(columns).with_columns(not_scored=pl.when(unscored != "").then(unscored))
+    told = [number for number, feature in enumerate(judged.features) if feature.scored]
+    for number in told:
+        columns[SCORE + judged.features[number].name] = pl.Series(both[:, number], nan_to_null=True)
+    whys = [why_not(judged.features[number]) for number in told]
+    columns["not_scored"] = pl.Series(reasons_for(np.isnan(both[:, told]), whys), dtype=pl.String)
+    return pl.DataFrame(columns)
+
+
+def reasons_for(missing: np.ndarray, whys: list[str]) -> list[str | None]:
+    """What the missing features (rows, F) of each row say together, None for a row without any."""
+    different, place = np.unique(missing, axis=0, return_inverse=True)
+    texts = [", ".join(why for why, gone in zip(whys, row, strict=True) if gone) or None for row in different]
+    return np.array([*texts, None], dtype=object)[place.ravel()].tolist()
 
 
 def why_not(feature: Feature) -> str:

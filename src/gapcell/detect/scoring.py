@@ -102,6 +102,7 @@ class Read:
         targets: what came.
         until: (series,) one past the last place to be read of each series.
         judged: (places,) bool, True at the events that are to be judged; the others are history alone.
+        states: (places, F) the network's state before each place, where it has already been run; else None.
     """
 
     stream: Stream
@@ -109,6 +110,7 @@ class Read:
     targets: Targets
     until: np.ndarray
     judged: np.ndarray
+    states: Tensor | None = None
 
     @classmethod
     def of(cls, stream: Stream, encoded: Encoded, until: float = math.inf, wanted: np.ndarray | None = None) -> Read:
@@ -190,6 +192,10 @@ def odds_of(head: LabelHead, read: Read, places: Tensor, states: Tensor) -> np.n
 def event_states(network: Network, read: Read) -> Iterator[tuple[Tensor, Tensor]]:
     """The state before every event that is judged: yields places (events,) and states (events, F)."""
     judged = torch.from_numpy(read.judged)
+    if read.states is not None:
+        places = torch.from_numpy(np.flatnonzero(read.judged))
+        yield places, read.states[places]
+        return
     for places, states in states_before(network, read.sequences, read.begin, read.until):
         events = judged[places]
         if bool(events.any()):
