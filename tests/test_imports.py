@@ -27,6 +27,7 @@ LAYERS = (
     {"keras"},
     {"weights"},  # knows every framework's layers
     {"detect"},
+    {"stream"},
     {"info"},
     {"laws"},
     {"terminal", "refusal"},
@@ -65,6 +66,7 @@ PUBLIC = {
     "weights",
     "detect",
     "laws",
+    "stream",
 }  # what users import from
 VAGUE = {"utils", "util", "helpers", "helper", "base", "common", "manager", "config", "misc", "tools"}
 

@@ -35,8 +35,8 @@ def events() -> pl.DataFrame:
     tills = draws.choice(["north", "south", "east", None], frame.height)
     fraud = (frame["amount"].fill_null(0) > frame["amount"].quantile(0.9)).to_numpy()
     known = draws.random(frame.height) < 0.9
-    return frame.with_columns(till=pl.Series(tills.tolist()), fraud=pl.Series([bool(f) if k else None for f, k in
-                                                                             zip(fraud, known, strict=True)]))  # fmt: skip
+    labels = [bool(is_so) if told else None for is_so, told in zip(fraud, known, strict=True)]
+    return frame.with_columns(till=pl.Series(tills.tolist()), fraud=pl.Series(labels))
 
 
 @pytest.fixture(scope="module")

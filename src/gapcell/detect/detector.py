@@ -13,20 +13,18 @@ import polars as pl
 import torch
 
 from gapcell.detect.baselines import compare
-from gapcell.detect.calibration import distances
 from gapcell.detect.columns import listed
-from gapcell.detect.events import GAP, EventTable, part_of, read_table
+from gapcell.detect.detection import bands_of, detection_of
+from gapcell.detect.events import EventTable, part_of, read_table
 from gapcell.detect.explanations import Explanation, explanation, one_row
 from gapcell.detect.frames import as_polars, is_frame
 from gapcell.detect.label_model import label_inputs
-from gapcell.detect.metrics import evaluate
 from gapcell.detect.model import one_thread
 from gapcell.detect.model_file import identity_of, load_state, save_state
 from gapcell.detect.online import OnlineState, advanced, refuse_other, restored
-from gapcell.detect.reasons import expectation_columns, reasons
 from gapcell.detect.refusals import TableError
-from gapcell.detect.results import Aside, Comparison, Detection, Progress, Summary, silent
-from gapcell.detect.scoring import Parts, Read, Scored, band, bands, decide, expected, parts_of
+from gapcell.detect.results import Comparison, Detection, Progress, silent
+from gapcell.detect.scoring import Parts, Read, Scored, decide, expected, parts_of
 from gapcell.detect.silence import silences
 from gapcell.detect.splits import moment_of
 from gapcell.detect.state import State
@@ -63,36 +61,7 @@ class Detector(State):
         Raises:
             TableError: when a column the detector was fitted on is missing or of another kind.
         """
-        reads = self.reads(table)
-        scored = self.explained(self.judge(table, reads), reads)
-        aside = self.aside(table, reads, scored)
-        frame = self.frame(table, scored, aside)
-        highest = highest_alerts(frame, top)
-        metrics = None
-        if table.label is not None:
-            test = frame["part"] == "test"
-            metrics = evaluate(frame["score"].filter(test), table.label.filter(test), self.budget)
-        return Detection(
-            frame=frame,
-            table=table,
-            features=self.features,
-            threshold=self.threshold,
-            budget=self.budget,
-            split=self.split,
-            epochs=self.epochs,
-            lengths=Summary.of(np.diff(table.starts).astype(float)),
-            gaps=Summary.of(table.since_last()),
-            no_history=len(table.starts) - 1,
-            unscored=frame["score"].null_count(),
-            top=highest,
-            bands=self.bands(table, reads, highest["row"].to_list()),
-            metrics=metrics,
-            notes=self.notes(frame),
-            common=self.common(table),
-            candidates=self.candidates,
-            distances=self.distances(table, reads),
-            aside=aside,
-        )
+        return detection_of(self, table, top)
 
     @one_thread()
     def scored(self, table: EventTable, wanted: np.ndarray | None = None) -> Scored:
@@ -127,7 +96,7 @@ class Detector(State):
         rows = np.flatnonzero(same)
         series, place = part_of(table, rows), int(np.flatnonzero(rows == row)[0])
         found = self.score(series, top=0)
-        ranges = self.bands(series, self.reads(series), [place])
+        ranges = bands_of(self, series, self.reads(series), [place])
         return dataclasses.replace(explanation(dataclasses.replace(found, bands=ranges), place), row=row)
 
     @one_thread()
@@ -192,7 +161,7 @@ class Detector(State):
         before = ({},) * len(self.streams) if state is None else state.series
         if state is not None:
             refuse_other(self, state.model)
-        step = advanced(self, before, self.read_new(events), words=reasons)
+        step = advanced(self, before, self.read_new(events), words="all" if reasons else "none")
         after = tuple({**old, **new} for old, new in zip(before, step.rows, strict=True))
         return OnlineState(self.identity, after), step.frame
 
@@ -334,102 +303,3 @@ class Detector(State):
             found[inside] = here[inside]
             first += count
         return dataclasses.replace(scored, low=found[:, 0], high=found[:, 1])
-
-    def frame(self, table: EventTable, scored: Scored, aside: Aside) -> pl.DataFrame:
-        """`Detection.frame`."""
-        score = pl.Series(scored.score).fill_nan(None)
-        features = self.features
-        names = np.array([feature.name for feature in features] + [None], dtype=object)
-        columns = {
-            "entity": table.entity,
-            "time": table.time,
-            "score": score,
-            "alert": (score > self.threshold).fill_null(value=False),
-            "part": pl.Series(self.split.parts(table.seconds).tolist(), dtype=pl.String),
-            "history": table.earlier(),
-            "feature": pl.Series(names[scored.feature].tolist(), dtype=pl.String),
-            "reason": reasons(table, self.specs, features, scored, aside),
-        }
-        for number, feature in enumerate(features):
-            columns[f"score_own_{feature.name}"] = pl.Series(scored.own[:, number]).fill_nan(None)
-            columns[f"score_population_{feature.name}"] = pl.Series(scored.population[:, number]).fill_nan(None)
-        return pl.DataFrame(columns)
-
-    def aside(self, table: EventTable, reads: tuple[Read, ...], scored: Scored) -> Aside:
-        """What reasons need beside the columns: times and reports of the streams, and a supervised probability."""
-        derived = {}
-        names = iter(feature.name for feature in self.features)
-        for model, read in zip(self.streams, reads, strict=True):
-            for spec in model.encoding.features:
-                name, stream = next(names), read.stream
-                if spec.kind in ("gap", "reports") and name != GAP:
-                    values = np.full(len(table.codes), np.nan)
-                    came = stream.since_last() if spec.kind == "gap" else stream.recent_reports
-                    values[stream.row[stream.happens]] = came[stream.happens]
-                    derived[name] = values
-        return Aside(derived, None if self.labels is None else -np.expm1(-scored.score))
-
-    def bands(self, table: EventTable, reads: tuple[Read, ...], rows: list[int]) -> pl.DataFrame:
-        """`Detection.bands` for the series of these rows."""
-        frame = pl.DataFrame({"row": pl.Series([], dtype=pl.Int64)})
-        names = iter(feature.name for feature in self.features)
-        for model, read in zip(self.streams, reads, strict=True):
-            wanted = np.flatnonzero(np.isin(read.stream.row, rows))
-            series = np.unique(np.searchsorted(read.stream.starts, wanted, side="right") - 1)
-            found = bands(model.predictor, read, series)
-            for number, spec in enumerate(model.encoding.features):
-                name, ends = next(names), found.get(number)
-                if ends is None:
-                    continue
-                columns = expectation_columns(table, spec, ends[:, 1], ends[:, 2], name)
-                each = pl.DataFrame({"row": ends[:, 0].astype(np.int64), **columns})
-                frame = frame.join(each, on="row", how="full", coalesce=True)
-        return frame.sort("row")
-
-    def distances(self, table: EventTable, reads: tuple[Read, ...]) -> pl.DataFrame:
-        """`Detection.distances`."""
-        parts = self.split.parts(table.seconds)
-        judged = parts == ("test" if (parts == "test").any() else "held-out")
-        frames, first = [], 0
-        for model, read in zip(self.streams, reads, strict=True):
-            places = judged[read.stream.row] & ~read.stream.report
-            found = distances(model.predictor, read, places, self.options.seed)
-            frames.append(found.with_columns(pl.col("feature") + first))
-            first += len(model.encoding.features)
-        return pl.concat(frames)
-
-    def common(self, table: EventTable) -> pl.DataFrame:
-        """`Detection.common`."""
-        columns = {}
-        names = iter(feature.name for feature in self.features)
-        for model in self.streams:
-            for spec, head in zip(model.encoding.features, model.predictor.common, strict=True):
-                ends = band(head, head.of(model.predictor.population)[None])
-                columns |= expectation_columns(table, spec, *ends, next(names))
-        return pl.DataFrame(columns)
-
-    def notes(self, frame: pl.DataFrame) -> tuple[str, ...]:
-        """What should be said about the threshold and the alerts."""
-        budget, events = self.budget, self.threshold_events
-        said = [
-            f"the threshold leaves a share of {budget:g} of {events:,} held-out scores above it, which no fit has seen"
-        ]
-        if budget * events < 1:
-            said = [
-                f"{events:,} held-out events are too few for a budget of 1 in {1 / budget:,.0f}: the threshold is "
-                "their highest score, or what the budget is under a perfect model where that is higher"
-            ]
-        test = frame.filter(pl.col("part") == "test")
-        if test.height:
-            alerts = int(test["alert"].sum())
-            said.append(f"{alerts:,} of {test.height:,} test events alert, where the budget allows "
-                        f"{budget * test.height:,.1f}")  # fmt: skip
-        return tuple(said)
-
-
-def highest_alerts(frame: pl.DataFrame, top: int) -> pl.DataFrame:
-    """`Detection.top`: the highest alerts of the test part, or of all parts when none is in the test part."""
-    parts = [name for name in frame.columns if name.startswith(("score_own_", "score_population_"))]
-    alerts = frame.drop(parts).with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)).filter("alert")
-    test = alerts.filter(pl.col("part") == "test")
-    return (test if test.height else alerts).sort("score", descending=True, maintain_order=True).head(top)

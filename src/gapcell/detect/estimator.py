@@ -24,7 +24,7 @@ from gapcell.detect.options import FitOptions
 from gapcell.detect.refusals import ModelError, TableError
 from gapcell.detect.results import silent
 from gapcell.detect.score_frame import Judged, array_scores, score_frame
-from gapcell.detect.sources import Arrays, Given, on_arrays, read_to_fit, read_to_score
+from gapcell.detect.sources import Arrays, Given, on_arrays, place_of, read_to_fit, read_to_score
 from gapcell.files import replacing
 
 ROLES = ("entity", "time", "values", "label", "verbose")
@@ -371,26 +371,6 @@ def zero_or_one(sample_weight: Any, table: EventTable) -> np.ndarray:
         raise ValueError(f"sample_weight of shape {weights.shape} must have shape ({table.reading.rows},) and "
                          "hold 0 and 1 only")  # fmt: skip
     return weights == 1
-
-
-def place_of(row: int | tuple[int, int], given: Given) -> tuple[int, EventTable]:
-    """The place of an event in its table, from its row or from its (n, s) in arrays, and the table.
-
-    Raises:
-        IndexError: when there is no such event.
-    """
-    if isinstance(given, EventTable):
-        if isinstance(row, tuple) or not 0 <= row < given.reading.rows:
-            raise IndexError(f"row {row} is not in the table: it has the rows 0 to {given.reading.rows - 1}")
-        return int(row), given
-    shape = given.padded.shape[:2]
-    inside = (
-        isinstance(row, tuple) and len(row) == 2 and all(0 <= at < size for at, size in zip(row, shape, strict=True))
-    )
-    found = np.flatnonzero(given.padded.place == np.ravel_multi_index(row, shape)) if inside else np.empty(0)
-    if given.table is None or found.size == 0:
-        raise IndexError(f"no event of the arrays is observed at {row}: give (n, s) of one that is")
-    return int(found[0]), given.table
 
 
 def saved_roles(path: Path, detector: Detector) -> dict[str, Any]:

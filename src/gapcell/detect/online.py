@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from gapcell.detect.carried import BEFORE, ENCODERS_OWN, EVENTS, LAST, REPORTS, SUMS, Carried, carried_of
+from gapcell.detect.detection import aside_of
 from gapcell.detect.events import EventTable, part_of
 from gapcell.detect.features import Encoded
 from gapcell.detect.model import states_before
@@ -37,6 +38,7 @@ FORMAT = "gapcell state, version 1"
 ABOUT = "about"
 DIGEST = 32  # bytes of SHA-256
 
+Words = Literal["all", "alerts", "none"]
 Rows = Mapping[str, bytes]
 """What the series of a stream have left behind, by the value of its key."""
 
@@ -124,20 +126,22 @@ class Step:
     Attributes:
         frame: a row an event, in the order of the table.
         rows: for each stream, what the series of the events leave behind now.
+        late: how many events were late, and leave nothing behind.
     """
 
     frame: pl.DataFrame
     rows: tuple[Rows, ...]
+    late: int = 0
 
 
-def advanced(detector: Detector, before: Sequence[Rows], table: EventTable, *, words: bool) -> Step:
+def advanced(detector: Detector, before: Sequence[Rows], table: EventTable, *, words: Words) -> Step:
     """Score the events of a table, given what their series have left behind.
 
     Args:
         detector: that scores.
         before: for each stream what its series have left behind; series that are not there have had no event.
         table: the new events.
-        words: whether the frame is to have a reason for each event.
+        words: which events are to have a reason; the frame has no column for it when "none".
 
     Raises:
         ModelError: what is left behind is damaged.
@@ -152,9 +156,11 @@ def advanced(detector: Detector, before: Sequence[Rows], table: EventTable, *, w
     kept = part_of(table, there if there.size else np.array([0]))
     step = in_order(detector, looked_up(detector, before, kept), kept, words=words)
     if not there.size:  # the frame lends its columns
-        return Step(pl.concat([step.frame.clear(), refused], how="diagonal").drop("row"), tuple({} for _ in before))
+        frame = pl.concat([step.frame.clear(), refused], how="diagonal").drop("row")
+        return Step(frame, tuple({} for _ in before), refused.height)
     scored = step.frame.with_columns(row=pl.Series(there))
-    return Step(pl.concat([scored, refused], how="diagonal").sort("row").drop("row"), step.rows)
+    frame = pl.concat([scored, refused], how="diagonal").sort("row").drop("row")
+    return Step(frame, step.rows, refused.height)
 
 
 def looked_up(detector: Detector, before: Sequence[Rows], table: EventTable) -> list[tuple[Series, Carried]]:
@@ -175,16 +181,16 @@ def since_earlier(known: Sequence[tuple[Series, Carried]], table: EventTable) ->
     return waited
 
 
-def late_frame(table: EventTable, late: np.ndarray, waited: np.ndarray, *, words: bool) -> pl.DataFrame:
+def late_frame(table: EventTable, late: np.ndarray, waited: np.ndarray, *, words: Words) -> pl.DataFrame:
     """What is said of late events, and their rows."""
     behind = " before its series' last event, which is scored already"
     why = ["late: " + text + behind for text in durations(-waited[late]).tolist()]
     columns = {"row": late, "entity": table.entity[late], "time": table.time[late], "alert": [False] * len(late)}
-    columns |= {"not_scored": why} | ({"reason": [f"not scored: {text}" for text in why]} if words else {})
+    columns |= {"not_scored": why} | ({"reason": [f"not scored: {text}" for text in why]} if words == "all" else {})
     return pl.DataFrame(columns)
 
 
-def in_order(detector: Detector, known: Sequence[tuple[Series, Carried]], table: EventTable, *, words: bool) -> Step:
+def in_order(detector: Detector, known: Sequence[tuple[Series, Carried]], table: EventTable, *, words: Words) -> Step:
     """Score events none of which is late."""
     entities = known[0][1].records
     table = dataclasses.replace(table, before=entities[EVENTS], last_before=entities[LAST])
@@ -196,8 +202,9 @@ def in_order(detector: Detector, known: Sequence[tuple[Series, Carried]], table:
         rows.append(dict(zip(series.names, after.rows(), strict=True)))
     scored = detector.judge(table, tuple(reads))
     frame = score_frame(Judged(table, detector.features, scored, detector.threshold))
-    if words:
-        frame = frame.with_columns(in_words(detector, table, tuple(reads), scored))
+    if words != "none":
+        wanted = frame["alert"].to_numpy() if words == "alerts" else np.ones(frame.height, dtype=bool)
+        frame = frame.with_columns(in_words(detector, table, tuple(reads), scored, wanted))
     return Step(frame, tuple(rows))
 
 
@@ -221,7 +228,13 @@ def walked(model: StreamModel, stream: Stream, encoded: Encoded) -> tuple[Read, 
     return read, Carried(records, stream.due or carried.due)
 
 
-def in_words(detector: Detector, table: EventTable, reads: tuple[Read, ...], scored: Scored) -> pl.Series:
-    """The reason of every event."""
-    scored = detector.explained(scored, reads)
-    return reasons(table, detector.specs, detector.features, scored, detector.aside(table, reads, scored))
+def in_words(
+    detector: Detector, table: EventTable, reads: tuple[Read, ...], scored: Scored, wanted: np.ndarray
+) -> pl.Series:
+    """The reasons of the events that are True in `wanted` (rows,), null for the others."""
+    if not wanted.any():
+        return pl.Series("reason", [None] * len(wanted), dtype=pl.String)
+    reads = tuple(dataclasses.replace(read, judged=read.judged & wanted[read.stream.row]) for read in reads)
+    scored = detector.explained(dataclasses.replace(scored, feature=np.where(wanted, scored.feature, -1)), reads)
+    said = reasons(table, detector.specs, detector.features, scored, aside_of(detector, reads, scored))
+    return said.set(pl.Series(~wanted), None)

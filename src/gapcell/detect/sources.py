@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from gapcell.detect.columns import as_boolean
@@ -126,3 +127,23 @@ def relabelled(table: EventTable, y: Any) -> EventTable:
     name = table.reading.label or LABEL
     labels = as_boolean(labels_of(y, name, table.reading.rows), "label")
     return replace(table, label=labels, reading=replace(table.reading, label=name))
+
+
+def place_of(row: int | tuple[int, int], given: Given) -> tuple[int, EventTable]:
+    """The place of an event in its table, from its row or from its (n, s) in arrays, and the table.
+
+    Raises:
+        IndexError: when there is no such event.
+    """
+    if isinstance(given, EventTable):
+        if isinstance(row, tuple) or not 0 <= row < given.reading.rows:
+            raise IndexError(f"row {row} is not in the table: it has the rows 0 to {given.reading.rows - 1}")
+        return int(row), given
+    shape = given.padded.shape[:2]
+    inside = (
+        isinstance(row, tuple) and len(row) == 2 and all(0 <= at < size for at, size in zip(row, shape, strict=True))
+    )
+    found = np.flatnonzero(given.padded.place == np.ravel_multi_index(row, shape)) if inside else np.empty(0)
+    if given.table is None or found.size == 0:
+        raise IndexError(f"no event of the arrays is observed at {row}: give (n, s) of one that is")
+    return int(found[0]), given.table
