@@ -12,8 +12,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from gapcell.detect import Detector, FitOptions, ModelError, SequenceDetector, TableError, fit, read_table
-from gapcell.detect.carried import LAST, carried_of
+from gapcell.detect.carried import LAST
 from gapcell.detect.online import OnlineState
+from gapcell.detect.records import carried_of
 from gapcell.detect.score_frame import Judged, score_frame
 
 from .conftest import FAST, purchases

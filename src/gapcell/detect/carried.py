@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from gapcell.detect.moments import PARTS
-from gapcell.detect.refusals import ModelError
-
-if TYPE_CHECKING:
-    from gapcell.detect.state import StreamModel
 
 EVENTS, LAST, REPORTS, SUMS, BEFORE = "events", "last_event", "reports", "sums", "before"
 """The fields of a record that every stream has, but the last, which a network reads."""
@@ -28,9 +20,9 @@ class Carried:
     """Series as their last events left them.
 
     Attributes:
-        records: (n,) structured as `layout_of` says: how many events there were, the seconds of the last one (NaN
-            before the first), how many reports count at it, the sums of the running moments, the state before the next
-            event, and what the encoder carries.
+        records: (n,) structured as `records.layout_of` says: how many events there were, the seconds of the last one
+            (NaN before the first), how many reports count at it, the sums of the running moments, the state before the
+            next event, and what the encoder carries.
         due: the seconds of the reports that are still to come, of each of the n series, rising.
     """
 
@@ -47,58 +39,3 @@ class Carried:
         return [
             record.tobytes() + due.astype(DUE).tobytes() for record, due in zip(self.records, self.due, strict=True)
         ]
-
-
-def layout_of(model: StreamModel) -> np.dtype:
-    """The fields of a record of one stream."""
-    moments = len(model.encoding.remembered)
-    fields: list[tuple] = [(EVENTS, "<i8"), (LAST, "<f8"), (REPORTS, "<f8"), (SUMS, "<f8", (PARTS, moments))]
-    network = model.predictor.network
-    if network is not None:
-        fields.append((BEFORE, "<f8", (network.readout.start.numel(),)))
-        fields += [(ENCODERS_OWN + name, kind, shape) for name, kind, shape in network.encoder.fields()]
-    return np.dtype(fields)
-
-
-def nothing(model: StreamModel, series: int) -> Carried:
-    """Series before their first event."""
-    records = np.zeros(series, layout_of(model))
-    records[LAST] = np.nan
-    if model.predictor.network is not None:
-        records[BEFORE] = model.predictor.network.readout.start.numpy()
-    return Carried(records, (np.empty(0),) * series)
-
-
-def carried_of(model: StreamModel, rows: Sequence[bytes | None]) -> Carried:
-    """Series from their rows, None for one that has had no event.
-
-    Raises:
-        ModelError: a row is not as `Carried.rows` writes it; nothing says which one, so ask for one at a time.
-    """
-    carried = nothing(model, len(rows))
-    layout, due = carried.records.dtype, list(carried.due)
-    known = [number for number, row in enumerate(rows) if row is not None]
-    contents = [row for row in rows if row is not None]
-    if any(len(row) < layout.itemsize or (len(row) - layout.itemsize) % DUE.itemsize for row in contents):
-        raise ModelError("a state has another length than this detector's: it is damaged, or of another detector")
-    carried.records[known] = np.frombuffer(b"".join(row[: layout.itemsize] for row in contents), layout)
-    for number, row in zip(known, contents, strict=True):
-        if len(row) > layout.itemsize:
-            due[number] = np.frombuffer(row[layout.itemsize :], DUE).astype(np.float64)
-    if not sound(model, carried.records[known], due):
-        raise ModelError("a state holds numbers that no event leaves behind: it is damaged")
-    return Carried(carried.records, tuple(due))
-
-
-def sound(model: StreamModel, records: np.ndarray, due: Iterable[np.ndarray]) -> bool:
-    """Whether records and reports that are due can have been written here."""
-    network = model.predictor.network
-    names = set(records.dtype.names or ())
-    finite = all(np.isfinite(records[name]).all() for name in names if records.dtype[name].base.kind == "f")
-    return (
-        finite
-        and bool((records[EVENTS] > 0).all() and (records[REPORTS] >= 0).all())
-        and all(np.isfinite(times).all() and (np.diff(times) >= 0).all() for times in due)
-        and (network is None or network.encoder.sound({name: records[ENCODERS_OWN + name] for name, *_ in
-                                                       network.encoder.fields()}))
-    )  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import polars as pl
 
@@ -12,13 +10,11 @@ from gapcell.detect.events import GAP, EventTable
 from gapcell.detect.metrics import evaluate
 from gapcell.detect.reasons import expectation_columns, reasons
 from gapcell.detect.results import Aside, Detection, Summary
+from gapcell.detect.scorer import Scorer
 from gapcell.detect.scoring import Read, Scored, band, bands
 
-if TYPE_CHECKING:
-    from gapcell.detect.detector import Detector
 
-
-def detection_of(detector: Detector, table: EventTable, top: int) -> Detection:
+def detection_of(detector: Scorer, table: EventTable, top: int) -> Detection:
     """Every event scored: `Detector.score`."""
     reads = detector.reads(table)
     scored = detector.explained(detector.judge(table, reads), reads)
@@ -52,7 +48,7 @@ def detection_of(detector: Detector, table: EventTable, top: int) -> Detection:
     )
 
 
-def frame_of(detector: Detector, table: EventTable, scored: Scored, aside: Aside) -> pl.DataFrame:
+def frame_of(detector: Scorer, table: EventTable, scored: Scored, aside: Aside) -> pl.DataFrame:
     """`Detection.frame`."""
     score = pl.Series(scored.score).fill_nan(None)
     features = detector.features
@@ -73,7 +69,7 @@ def frame_of(detector: Detector, table: EventTable, scored: Scored, aside: Aside
     return pl.DataFrame(columns)
 
 
-def aside_of(detector: Detector, reads: tuple[Read, ...], scored: Scored) -> Aside:
+def aside_of(detector: Scorer, reads: tuple[Read, ...], scored: Scored) -> Aside:
     """What reasons need beside the columns: times and reports of the streams, and a supervised probability."""
     derived = {}
     names = iter(feature.name for feature in detector.features)
@@ -88,7 +84,7 @@ def aside_of(detector: Detector, reads: tuple[Read, ...], scored: Scored) -> Asi
     return Aside(derived, None if detector.labels is None else -np.expm1(-scored.score))
 
 
-def bands_of(detector: Detector, table: EventTable, reads: tuple[Read, ...], rows: list[int]) -> pl.DataFrame:
+def bands_of(detector: Scorer, table: EventTable, reads: tuple[Read, ...], rows: list[int]) -> pl.DataFrame:
     """`Detection.bands` for the series of these rows."""
     frame = pl.DataFrame({"row": pl.Series([], dtype=pl.Int64)})
     names = iter(feature.name for feature in detector.features)
@@ -106,7 +102,7 @@ def bands_of(detector: Detector, table: EventTable, reads: tuple[Read, ...], row
     return frame.sort("row")
 
 
-def distances_of(detector: Detector, table: EventTable, reads: tuple[Read, ...]) -> pl.DataFrame:
+def distances_of(detector: Scorer, table: EventTable, reads: tuple[Read, ...]) -> pl.DataFrame:
     """`Detection.distances`."""
     parts = detector.split.parts(table.seconds)
     judged = parts == ("test" if (parts == "test").any() else "held-out")
@@ -119,7 +115,7 @@ def distances_of(detector: Detector, table: EventTable, reads: tuple[Read, ...])
     return pl.concat(frames)
 
 
-def common_of(detector: Detector, table: EventTable) -> pl.DataFrame:
+def common_of(detector: Scorer, table: EventTable) -> pl.DataFrame:
     """`Detection.common`."""
     columns = {}
     names = iter(feature.name for feature in detector.features)
@@ -130,7 +126,7 @@ def common_of(detector: Detector, table: EventTable) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def notes_of(detector: Detector, frame: pl.DataFrame) -> tuple[str, ...]:
+def notes_of(detector: Scorer, frame: pl.DataFrame) -> tuple[str, ...]:
     """What should be said about the threshold and the alerts."""
     budget, events = detector.budget, detector.threshold_events
     said = [f"the threshold leaves a share of {budget:g} of {events:,} held-out scores above it, which no fit has seen"]

@@ -18,20 +18,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from gapcell.detect.carried import BEFORE, ENCODERS_OWN, EVENTS, LAST, REPORTS, SUMS, Carried, carried_of
+from gapcell.detect.carried import BEFORE, ENCODERS_OWN, EVENTS, LAST, REPORTS, SUMS, Carried
 from gapcell.detect.detection import aside_of
 from gapcell.detect.events import EventTable, part_of
 from gapcell.detect.features import Encoded
 from gapcell.detect.model import states_before
 from gapcell.detect.reasons import reasons
+from gapcell.detect.records import carried_of
 from gapcell.detect.refusals import ModelError
 from gapcell.detect.score_frame import Judged, score_frame
+from gapcell.detect.scorer import Scorer
 from gapcell.detect.scoring import Read, Scored
 from gapcell.detect.streams import Series, Stream, series_of, streams_of
 from gapcell.detect.wording import durations
 
 if TYPE_CHECKING:
-    from gapcell.detect.detector import Detector
     from gapcell.detect.state import StreamModel
 
 FORMAT = "gapcell state, version 1"
@@ -77,7 +78,7 @@ def characters(texts: Sequence[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(texts), np.uint8)
 
 
-def restored(detector: Detector, contents: bytes) -> OnlineState:
+def restored(detector: Scorer, contents: bytes) -> OnlineState:
     """The state of bytes: `Detector.restore`.
 
     Raises:
@@ -112,7 +113,7 @@ def pieces(tensors: Mapping[str, np.ndarray], name: str) -> list[bytes]:
     return [whole[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
-def refuse_other(detector: Detector, model: str) -> None:
+def refuse_other(detector: Scorer, model: str) -> None:
     """Refuse the state of another detector."""
     if model != detector.identity:
         raise ModelError(f"the state belongs to the detector {model[:12]}, and this one is {detector.identity[:12]}: "
@@ -134,7 +135,7 @@ class Step:
     late: int = 0
 
 
-def advanced(detector: Detector, before: Sequence[Rows], table: EventTable, *, words: Words) -> Step:
+def advanced(detector: Scorer, before: Sequence[Rows], table: EventTable, *, words: Words) -> Step:
     """Score the events of a table, given what their series have left behind.
 
     Args:
@@ -163,7 +164,7 @@ def advanced(detector: Detector, before: Sequence[Rows], table: EventTable, *, w
     return Step(frame, step.rows, refused.height)
 
 
-def looked_up(detector: Detector, before: Sequence[Rows], table: EventTable) -> list[tuple[Series, Carried]]:
+def looked_up(detector: Scorer, before: Sequence[Rows], table: EventTable) -> list[tuple[Series, Carried]]:
     """The series of each stream of a table, with what they have left behind."""
     return [
         (series, carried_of(model, [rows.get(name) for name in series.names]))
@@ -190,7 +191,7 @@ def late_frame(table: EventTable, late: np.ndarray, waited: np.ndarray, *, words
     return pl.DataFrame(columns)
 
 
-def in_order(detector: Detector, known: Sequence[tuple[Series, Carried]], table: EventTable, *, words: Words) -> Step:
+def in_order(detector: Scorer, known: Sequence[tuple[Series, Carried]], table: EventTable, *, words: Words) -> Step:
     """Score events none of which is late."""
     entities = known[0][1].records
     table = dataclasses.replace(table, before=entities[EVENTS], last_before=entities[LAST])
@@ -229,7 +230,7 @@ def walked(model: StreamModel, stream: Stream, encoded: Encoded) -> tuple[Read, 
 
 
 def in_words(
-    detector: Detector, table: EventTable, reads: tuple[Read, ...], scored: Scored, wanted: np.ndarray
+    detector: Scorer, table: EventTable, reads: tuple[Read, ...], scored: Scored, wanted: np.ndarray
 ) -> pl.Series:
     """The reasons of the events that are True in `wanted` (rows,), null for the others."""
     if not wanted.any():
