@@ -1,0 +1,1 @@
+"""How fast `gapcell.stream` is, and what it does when it is killed and starved: `python -m benchmarks.stream`."""
