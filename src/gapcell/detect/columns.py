@@ -193,6 +193,8 @@ def as_category(column: pl.Series) -> pl.Series:
     text = column.cast(pl.String)
     written_out = column.dtype in (pl.String, pl.Categorical, pl.Enum)
     numbers = (text if written_out else column).cast(pl.Float64, strict=False)
+    if numbers.null_count() == len(numbers):
+        return text
     whole = (numbers == numbers.floor()) & (numbers.abs() < WHOLE_BELOW)
     written = pl.when(whole).then(numbers.cast(pl.Int64, strict=False).cast(pl.String))
     written = written.when(numbers.is_finite()).then(numbers.cast(pl.String)).otherwise(text)

@@ -241,13 +241,11 @@ def entity_column(column: pl.Series) -> pl.Series:
     """The entity column, every row of which must hold something."""
     if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
         raise TableError(f"entity column {column.name!r} holds {column.dtype}: text or numbers were expected")
-    empty = column.is_null()
-    if column.dtype.is_float():
-        empty = column.is_nan().fill_null(value=True)
+    empty = column.is_nan() if column.dtype.is_float() else None
     if column.dtype == pl.String:
-        empty = (column.str.strip_chars() == "").fill_null(value=True)
-    row = empty.arg_max() if empty.any() else None
-    if row is not None:
+        empty = column.str.strip_chars() == ""
+    if column.null_count() or (empty is not None and empty.any()):
+        row = int(np.argmax((column.is_null() if empty is None else empty.fill_null(value=True)).to_numpy()))
         raise TableError(f"entity column {column.name!r}, row {row + 1} is empty: every event needs an entity")
     return column
 

@@ -244,7 +244,7 @@ def numbers_of(feature: FeatureSpec, values: pl.Series) -> np.ndarray:
     if feature.kind == "categorical":
         number = {name: float(i) for i, name in enumerate(feature.categories)}
         codes = values.replace_strict(number, default=float(len(number)), return_dtype=pl.Float64).to_numpy()
-        return np.where(values.is_null().to_numpy(), np.nan, codes)
+        return np.where(values.is_null().to_numpy(), np.nan, codes) if values.null_count() else codes
     return values.cast(pl.Float64).to_numpy()
 
 

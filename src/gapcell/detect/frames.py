@@ -20,7 +20,9 @@ EXTENSION: Any = getattr(pl, "BaseExtension", ())  # older polars has no such ty
 
 def is_frame(source: object) -> bool:
     """True for an eager or a lazy frame of any kind."""
-    return isinstance(nw.from_native(source, pass_through=True), nw.DataFrame | nw.LazyFrame)
+    return isinstance(source, pl.DataFrame) or isinstance(
+        nw.from_native(source, pass_through=True), nw.DataFrame | nw.LazyFrame
+    )
 
 
 def as_polars(source: Any) -> pl.DataFrame:

@@ -46,7 +46,8 @@ def parse_times(column: pl.Series, numbers_as: str | None = None) -> Times:
         TableError: naming the column and the first row that holds no time.
     """
     if column.dtype.is_temporal() and column.dtype not in (pl.Duration, pl.Time):
-        refuse_first(column, column.is_null())
+        if column.null_count():
+            refuse_first(column, column.is_null())
         form = "dates" if column.dtype == pl.Date else "dates and times"
         return on_the_calendar(column, form)
     if column.dtype == pl.Duration:
