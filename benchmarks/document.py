@@ -11,10 +11,11 @@ from benchmarks import laws, places, readme, tables
 from benchmarks.gaps import findings
 from benchmarks.gaps.findings import Findings
 from benchmarks.results import Results
+from benchmarks.stream import findings as stream
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT, CHARTS, README = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks", ROOT / "README.md"
-CHOOSING, LAWS = ROOT / "docs" / "choosing.md", ROOT / "docs" / "laws.md"
+CHOOSING, LAWS, STREAMING = (ROOT / "docs" / f"{name}.md" for name in ("choosing", "laws", "streaming"))
 WIDTH = 120
 
 HEAD = (
@@ -143,6 +144,7 @@ def with_figures(results: Results, found: Findings) -> dict[Path, str]:
             (README, (laws.small(laws.read()), readme.figures(results))),
             (CHOOSING, findings.figures(found)),
             (LAWS, laws.figures(laws.read())),
+            (STREAMING, stream.figures(stream.read())),
         )
     }
 

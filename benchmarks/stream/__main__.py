@@ -9,9 +9,8 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.stream import faults, speed
+from benchmarks.stream.findings import RESULTS
 from gapcell.files import replacing
-
-RESULTS = Path(__file__).parents[1] / "results" / "stream.json"
 
 
 def main() -> None:
