@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import pytest
 import gapcell
 from gapcell import cli, commands, detect, info, native
 from gapcell.cli import main
+from gapcell.commands.fitting import Choices
+from gapcell.detect.distributed import joined
 from gapcell.detect.simulate import Simulation
 
 Captured = pytest.CaptureFixture[str]
@@ -47,6 +50,14 @@ def names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()}
 
 
+def parameters(command: Callable[..., None]) -> dict[str, inspect.Parameter]:
+    """What a command takes by name: its own parameters, and in the place of `choices` what it shares with others."""
+    found = dict(inspect.signature(command).parameters)
+    if found.pop("choices", None):
+        found |= inspect.signature(Choices).parameters
+    return found
+
+
 def refused(captured: Captured, words: list[str], status: int) -> str:
     """The one sentence with which the command refuses."""
     assert main(words) == status
@@ -72,13 +83,12 @@ def test_help_comes_within_half_a_second() -> None:
     assert min(times) < 0.5
 
 
-@pytest.mark.parametrize("command", ["detect", "score", "simulate", "laws", "info", "completion"])
+@pytest.mark.parametrize("command", ["detect", "fit", "score", "simulate", "laws", "info", "completion"])
 def test_every_command_teaches_with_an_example(command: str, capsys: Captured) -> None:
     assert main([command, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert f"Example: gapcell {command}" in said
-    signature = inspect.signature(getattr(commands, command))
-    for name in signature.parameters:
+    for name in parameters(getattr(commands, command)):
         option = f"--{name.replace('_', '-')}"
         described = re.search(rf"({option}|{name.upper()})\b[^│]*? [a-z]\w+ \w+", said)
         assert described, f"{option} is not described"
@@ -100,9 +110,15 @@ def test_a_shell_can_complete_commands_and_options(shell: str, capsys: Captured)
 
 
 def test_defaults_are_the_library_s() -> None:
-    for command, owner in ((commands.detect, detect.FitOptions), (commands.simulate, Simulation)):
+    for command, owner in (
+        (commands.detect, detect.FitOptions),
+        (commands.fit, detect.FitOptions),
+        (commands.simulate, Simulation),
+        (commands.fit, joined),
+    ):
         library = {name: value.default for name, value in inspect.signature(owner).parameters.items()}
-        for name, parameter in inspect.signature(command).parameters.items():
+        assert set(library) & set(parameters(command))
+        for name, parameter in parameters(command).items():
             if name in library and parameter.default is not None:
                 assert parameter.default == library[name], name
 

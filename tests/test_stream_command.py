@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -57,7 +56,9 @@ def test_a_signal_ends_the_work_after_its_batch_and_the_same_command_goes_on(fol
         _, said = process.communicate(timeout=30)
         assert process.returncode == 0, said
         assert "100 events, " in said
-        again = subprocess.run(command, input="".join(lines), stdout=output, stderr=subprocess.PIPE, text=True, check=True)
+        again = subprocess.run(
+            command, input="".join(lines), stdout=output, stderr=subprocess.PIPE, text=True, check=True
+        )
     assert "100 that came again" in again.stderr
     assert ids(scores) == [str(number) for number in range(len(lines))]
 
@@ -99,7 +100,9 @@ def test_misuse_is_one_sentence(
     assert said.count("\n") == 1
 
 
-def test_the_store_of_another_model_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_store_of_another_model_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = tmp_path / "s.sqlite"
     words = [str(folder / "events.jsonl"), "--id", "id", "--store", str(store), "--output", str(tmp_path / "a.jsonl")]
     assert main(["stream", str(folder / "model"), *words]) == 0
@@ -111,4 +114,4 @@ def test_the_store_of_another_model_is_refused(folder: Path, tmp_path: Path, cap
     capsys.readouterr()
     assert main(["stream", str(other), *words]) == 1
     assert "belongs to the model" in capsys.readouterr().err
-    assert os.path.getsize(tmp_path / "a.jsonl")
+    assert (tmp_path / "a.jsonl").stat().st_size

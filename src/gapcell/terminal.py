@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -27,12 +27,15 @@ from gapcell.info import Kernel, Package
 
 if TYPE_CHECKING:
     from gapcell.detect import Detection
+    from gapcell.detect.events import Reading
     from gapcell.detect.results import Candidate, Progress
     from gapcell.laws import Report, Summary
     from gapcell.laws.adapters import Known
+    from gapcell.stream import Counts
 
 PLAIN_WIDTH = 120
 SECONDS_BETWEEN_LINES = 5
+SECONDS_BETWEEN_TALLIES = 30
 SHOWN_ALERTS = 8
 
 STAGES = {
@@ -58,6 +61,12 @@ def console(*, error: bool = False) -> Console:
 def say(sentence: str) -> None:
     """One remark on standard error."""
     console(error=True).print(Text(sentence), soft_wrap=True)
+
+
+def say_reading(reading: Reading) -> None:
+    """What was taken for what in a table."""
+    for sentence in reading.sentences():
+        say(f"  {sentence}")
 
 
 def say_encoders(candidates: Sequence[Candidate]) -> None:
@@ -111,6 +120,40 @@ def plain_lines(out: Console) -> Progress:
         out.print(Text(f"{STAGES.get(stage, stage)}: {done:,} of {total:,}{remark}"))
 
     return report
+
+
+@contextmanager
+def tally() -> Iterator[Callable[[Counts], None]]:
+    """Shows what has come of a stream: in place on a terminal, a line now and then elsewhere, and at the end."""
+    out, start = console(error=True), time.monotonic()
+    last, latest, told = start, None, 0
+    status = out.status(Text("waiting for events")) if out.is_terminal else None
+
+    def watch(counts: Counts) -> None:
+        nonlocal last, latest, told
+        latest = counts
+        for notice in counts.notices[told:]:
+            say(notice)
+        told, now = len(counts.notices), time.monotonic()
+        if status is not None:
+            status.update(Text(tally_in_words(counts, now - start)))
+        elif now - last >= SECONDS_BETWEEN_TALLIES:
+            say(tally_in_words(counts, now - start))
+            last = now
+
+    with status or nullcontext():
+        yield watch
+    if latest is not None:
+        say(tally_in_words(latest, time.monotonic() - start))
+
+
+def tally_in_words(counts: Counts, seconds: float) -> str:
+    """12,345 events, 12 of them alerts, 8,120 a second; 3 late, 1 that could not be read, 2 that came again."""
+    rate = counts.events / max(seconds, 1e-9)
+    words = f"{counts.events:,} events, {counts.alerts:,} of them alerts, {rate:,.0f} a second"
+    rest = {"late": counts.late, "that could not be scored": counts.refused, "that came again": counts.again}
+    beside = ", ".join(f"{count:,} {what}" for what, count in rest.items() if count)
+    return words + (f"; {beside}" if beside else "")
 
 
 def show_alerts(detection: Detection) -> None:

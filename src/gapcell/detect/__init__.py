@@ -16,7 +16,7 @@ from gapcell.detect.events import EventTable, load_cdnow, read_table
 from gapcell.detect.explanations import Explanation
 from gapcell.detect.fitting import fit
 from gapcell.detect.options import FitOptions
-from gapcell.detect.refusals import ModelError, TableError
+from gapcell.detect.refusals import ModelError, ProcessError, TableError
 from gapcell.detect.results import Detection
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "Explanation",
     "FitOptions",
     "ModelError",
+    "ProcessError",
     "SequenceDetector",
     "TableError",
     "fit",

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
+from gapcell.detect.distributed import ALONE, Ranks
 from gapcell.detect.judging import Judgement
 from gapcell.detect.material import Material
 from gapcell.detect.options import FitOptions
@@ -28,16 +29,19 @@ class Checkpoints:
     """A folder of trainings, a file each, which appears whole after every epoch.
 
     A file of another table or of other options is not gone on with: the training starts over and replaces it.
+    Of several processes the first alone writes and reads files, and tells the others what it has read.
 
     Args:
         folder: made when it is not there.
         material: what is fitted to.
         options: the choices of the fit.
+        ranks: the processes that train.
     """
 
-    def __init__(self, folder: Path, material: Material, options: FitOptions) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.fingerprint = folder, fingerprint(material, options)
+    def __init__(self, folder: Path, material: Material, options: FitOptions, ranks: Ranks = ALONE) -> None:
+        self.folder, self.fingerprint, self.ranks = folder, fingerprint(material, options), ranks
+        if ranks.first:
+            folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
         """The file of a training; its name says nothing of the table's."""
@@ -49,6 +53,8 @@ class Checkpoints:
         Raises:
             OSError: when it cannot be written.
         """
+        if not self.ranks.first:
+            return
         tensors: dict[str, Tensor] = {f"network.{key}": value for key, value in course.network.state_dict().items()}
         tensors |= {f"best.{key}": value for key, value in course.best.items()}
         for number, state in course.optimiser.state_dict()["state"].items():
@@ -70,15 +76,13 @@ class Checkpoints:
     def restore(self, name: str, course: Course) -> None:
         """Bring a training to where it was kept; one that was not kept, or not of this fit, stays at its beginning."""
         path = self.path(name)
-        if not path.exists():
-            return
+        contents = self.ranks.from_first(path.read_bytes() if self.ranks.first and path.exists() else b"")
         try:
-            with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {}).get("course", "{}"))
-                if about.get("fingerprint") != self.fingerprint or about.get("format") != FORMAT:
-                    return
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
-            put_back(course, about, tensors)
+            tensors = load(contents)
+            header = json.loads(contents[8 : 8 + int.from_bytes(contents[:8], "little")])
+            about = json.loads(header["__metadata__"]["course"])
+            if about.get("fingerprint") == self.fingerprint and about.get("format") == FORMAT:
+                put_back(course, about, tensors)
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
             return  # a damaged file is as good as none: nothing was put back before everything had been read
 

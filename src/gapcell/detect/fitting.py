@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gapcell.detect.checkpoint import Checkpoints
+from gapcell.detect.checkpoint import Checkpoints, fingerprint
 from gapcell.detect.columns import listed
 from gapcell.detect.cross_fitting import CrossFitted
 from gapcell.detect.detector import Detector
+from gapcell.detect.distributed import ALONE, Ranks
 from gapcell.detect.events import GAP, REPORTS, EventTable
 from gapcell.detect.features import Encoding
 from gapcell.detect.heads import Tail
@@ -40,6 +41,7 @@ def fit(
     progress: Progress = silent,
     checkpoint: str | Path | None = None,
     learnt: np.ndarray | None = None,
+    ranks: Ranks = ALONE,
 ) -> Detector:
     """Fit a detector on a table of events.
 
@@ -54,6 +56,9 @@ def fit(
 
     An interruption (Ctrl-C) after the first epoch ends the training; what is best by then is kept.
 
+    Several processes call this together, each with the whole table, and each returns the same detector: the networks'
+    training is shared among them, and all else each does for itself. An interruption ends them without one.
+
     Args:
         table: the events.
         options: the choices; the default ones when None.
@@ -61,9 +66,11 @@ def fit(
         checkpoint: a folder in which trainings are kept epoch by epoch: the same call after a kill goes on from there.
         learnt: (rows,) bool, True where a row's label may train the model of the labels when `supervised`; all training
             rows when None. The encoders read every known label of the training part.
+        ranks: the processes that train together, as `gapcell.detect.distributed.joined` gives them.
 
     Raises:
         TableError: when there is too little to learn from, or an option names no feature.
+        ProcessError: when another process was given something else, ended, or takes too long.
     """
     options = options or FitOptions()
     check_names(table, options)
@@ -75,8 +82,10 @@ def fit(
     cross_fitted: list[CrossFitted | None] = []
     for stream in streams_of(table, options.label_delay):
         material = material_of(table, stream, split, options, known)
-        kept = None if checkpoint is None else Checkpoints(Path(checkpoint), material, options)
-        found = fit_stream(material, options, progress, kept)
+        if not ranks.alone:
+            ranks.check_same(f"{fingerprint(material, options)} {checkpoint is None}", "the events and options")
+        kept = None if checkpoint is None else Checkpoints(Path(checkpoint), material, options, ranks)
+        found = fit_stream(material, options, progress, kept, ranks)
         models.append(StreamModel(material.encoding, found.predictor, found.epochs))
         candidates += found.candidates
         cross_fitted.append(found.cross_fitted)

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gapcell.detect.batch import Batch
 from gapcell.detect.calibration import exceedances
+from gapcell.detect.distributed import ALONE, Ranks
 from gapcell.detect.heads import Head, surprise
 from gapcell.detect.material import Material, known_by_head, log_likelihoods, mean_over_features
 from gapcell.detect.model import Network
 from gapcell.detect.options import FitOptions
-from gapcell.detect.series import Chunks, batches, cut, gather
+from gapcell.detect.series import Chunks, batches, cut
 
 HELD_OUT_EVENTS = 100_000  # at most, to judge an epoch
 HELD_OUT_BATCH = 16_384  # events, padding counted
@@ -60,14 +62,16 @@ class HeldOut:
         chunks = chunks.at(np.sort(drawn[np.cumsum(lengths) - lengths < HELD_OUT_EVENTS]))
         return cls(chunks, batches(chunks, HELD_OUT_BATCH), options.seed)
 
-    def judge(self, network: Network, material: Material, *, calibrated: bool = False) -> Judgement:
-        """Judge a network; with `calibrated` also how its heads' rare values came."""
+    def judge(
+        self, network: Network, material: Material, *, calibrated: bool = False, ranks: Ranks = ALONE
+    ) -> Judgement:
+        """Judge a network, several processes together; one that is alone, with `calibrated`, also its rare values."""
         network.eval()
 
         def predict(chunk: Chunks, places: Tensor) -> Tensor:
             return network(material.sequences, places, torch.from_numpy(chunk.end - chunk.begin))[:, :-1]
 
-        return self.mean(material, predict, calibrated=calibrated)
+        return self.mean(material, predict, calibrated=calibrated, ranks=ranks)
 
     def judge_population(self, population: Tensor, material: Material) -> Judgement:
         """Judge the population's parameters (all,)."""
@@ -80,6 +84,7 @@ class HeldOut:
         predict: Callable[[Chunks, Tensor], Tensor],
         *,
         calibrated: bool,
+        ranks: Ranks = ALONE,
     ) -> Judgement:
         """Judge the parameters (..., all) that are predicted for places (...)."""
         draws = np.random.default_rng(self.seed)
@@ -87,22 +92,21 @@ class HeldOut:
         total, counted, events = np.zeros(len(heads)), np.zeros(len(heads)), 0
         surprises: list[list[Tensor]] = [[] for _ in heads]
         for group in self.groups:
-            chunk = self.chunks.at(group)
-            places, there = gather(chunk.begin, chunk.end)
-            held_out = material.sequences.seconds[places] >= material.split.train_until
-            counts = there & held_out & material.happens[places]
-            counts &= places >= torch.from_numpy(chunk.first)[:, None]
-            values = torch.where(counts.unsqueeze(-1), material.values(places, draws), math.nan)
-            parameters = predict(chunk, places)
-            total -= log_likelihoods(heads, parameters, values).double().numpy()
-            counted += known_by_head(heads, values)
-            events += int(counts.sum())
+            batch = Batch.of(material, self.chunks.at(group), draws, material.split.train_until)
+            events += batch.events
+            batch = batch.share(ranks)
+            if not len(batch.chunks):
+                continue
+            parameters = predict(batch.chunks, batch.places)
+            total -= log_likelihoods(heads, parameters, batch.values).double().numpy()
+            counted += known_by_head(heads, batch.values)
             if calibrated:
-                targets, those = material.targets.at(places[counts]), parameters[counts].double()
+                targets, those = material.targets.at(batch.places[batch.counts]), parameters[batch.counts].double()
                 for number in contested(heads):
                     head = heads[number]
                     tail = material.tails[head.feature]
                     surprises[number].append(surprise(head, head.of(those), targets, tail))
+        total, counted = ranks.sum(np.stack([total, counted]))
         by_head = total / np.maximum(counted, 1)
         value = mean_over_features(heads, by_head) if events else math.nan
         calibration = np.array([miscalibration(parts) for parts in surprises])

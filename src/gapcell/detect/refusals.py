@@ -1,4 +1,4 @@
-"""The two ways in which detect says no, and how a bad value is shown."""
+"""The ways in which detect says no, and how a bad value is shown."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ class TableError(ValueError):
 
 class ModelError(ValueError):
     """A model file that cannot be used; the message is one sentence."""
+
+
+class ProcessError(RuntimeError):
+    """Processes that cannot train together, or no longer; the message is one sentence."""
 
 
 def shown(value: object) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gapcell.detect.checkpoint import Checkpoints
 from gapcell.detect.cross_fitting import CrossFitted
+from gapcell.detect.distributed import ALONE, Ranks
 from gapcell.detect.judging import HeldOut, Judgement, choose_families
 from gapcell.detect.marginal import fit_population
 from gapcell.detect.material import Material
@@ -72,6 +73,7 @@ class Trainer:
         held_out: the events that judge.
         progress: told of every epoch.
         checkpoints: where trainings are kept, if anywhere.
+        ranks: the processes that train.
         interrupted: True after Ctrl-C.
     """
 
@@ -80,6 +82,7 @@ class Trainer:
     held_out: HeldOut
     progress: Progress
     checkpoints: Checkpoints | None
+    ranks: Ranks = ALONE
     interrupted: bool = False
 
     def train(self, encoder: EncoderName, options: FitOptions, stage: str) -> Course | None:
@@ -92,8 +95,10 @@ class Trainer:
 
         reporter = Reporter(say, f"{stage}-{key}-{encoder}", self.checkpoints)
         try:
-            fit_network(self.material, self.held_out, course, options, reporter)
+            fit_network(self.material, self.held_out, course, options, reporter, self.ranks)
         except KeyboardInterrupt:
+            if not self.ranks.alone:  # it comes to each process in an epoch of its own: there is no common best so far
+                raise
             self.interrupted = True
         return course if course.best else None
 
@@ -126,22 +131,27 @@ class Trainer:
 
 
 def fit_stream(
-    material: Material, options: FitOptions, progress: Progress, checkpoints: Checkpoints | None = None
+    material: Material,
+    options: FitOptions,
+    progress: Progress,
+    checkpoints: Checkpoints | None = None,
+    ranks: Ranks = ALONE,
 ) -> FittedStream:
     """Fit the population, try the encoders, and train the best of them.
 
     With encoder="auto" each is trained for a fifth of the epochs; the one under which the held-out events before
     `threshold_from` are likeliest is trained for all of them, and gives way to "none" where the population alone
-    predicts those events better. An interruption keeps the best network there is by then.
+    predicts those events better. An interruption of a process alone keeps the best network there is by then.
 
     Raises:
-        KeyboardInterrupt: an interruption before the first epoch.
+        KeyboardInterrupt: an interruption before the first epoch, or of one of several processes.
+        ProcessError: when another process has other material or is lost.
     """
     key = material.stream.key
     population = fit_population(material, options.seed, lambda done, total: progress("population", done, total))
     held_out = HeldOut.of(material, options)
     common = held_out.judge_population(population, material)
-    trainer = Trainer(material, population, held_out, progress, checkpoints)
+    trainer = Trainer(material, population, held_out, progress, checkpoints, ranks)
     tried: dict[str, float] = {} if options.supervised else {"none": common.value}
     course = None
     if options.encoder == AUTO:

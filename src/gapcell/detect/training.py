@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gapcell.detect.batch import Batch
+from gapcell.detect.distributed import ALONE, Ranks
 from gapcell.detect.judging import HeldOut, Judgement
 from gapcell.detect.material import (
     Material,
@@ -24,7 +26,7 @@ from gapcell.detect.material import (
 from gapcell.detect.model import Network
 from gapcell.detect.options import EncoderName, FitOptions
 from gapcell.detect.results import Epoch
-from gapcell.detect.series import Chunks, batches, cut, gather
+from gapcell.detect.series import Chunks, batches, cut
 
 BATCHES_AN_EPOCH = 48
 SMALLEST_BATCH, LARGEST_BATCH = 64, 4096  # events, padding counted
@@ -97,7 +99,14 @@ class Course:
         return self.network.eval()
 
 
-def fit_network(material: Material, held_out: HeldOut, course: Course, options: FitOptions, watcher: Watcher) -> None:
+def fit_network(
+    material: Material,
+    held_out: HeldOut,
+    course: Course,
+    options: FitOptions,
+    watcher: Watcher,
+    ranks: Ranks = ALONE,
+) -> None:
     """Train until no epoch predicts the held-out events better; the best one is kept in the course.
 
     An interruption (Ctrl-C) after the first epoch ends the training there, and is passed on.
@@ -106,9 +115,9 @@ def fit_network(material: Material, held_out: HeldOut, course: Course, options: 
     training = training_chunks(material, options, course.network.window)
     groups = batches(training, batch_size(training))
     while not course.finished(options):
-        train = train_epoch(course, material, training, groups)
+        train = train_epoch(course, material, training, groups, ranks)
         course.schedule.step()
-        judged = held_out.judge(course.network, material)
+        judged = held_out.judge(course.network, material, ranks=ranks)
         value = judged.value if judged.events else train
         if not course.best or value < min(epoch.held_out for epoch in course.epochs) - IMPROVEMENT:
             course.best, course.judged = copy.deepcopy(course.network.state_dict()), judged
@@ -129,36 +138,49 @@ def batch_size(chunks: Chunks) -> int:
     return int(np.clip(events // BATCHES_AN_EPOCH, SMALLEST_BATCH, LARGEST_BATCH))
 
 
-def train_epoch(course: Course, material: Material, chunks: Chunks, groups: list[np.ndarray]) -> float:
+def train_epoch(
+    course: Course, material: Material, chunks: Chunks, groups: list[np.ndarray], ranks: Ranks = ALONE
+) -> float:
     """One pass over the batches in a drawn order; returns the mean negative log-likelihood of a feature."""
     network, draws = course.network.train(), course.draws
+    parameters = list(network.parameters())
     total, counted, seen = np.zeros(len(material.heads)), np.zeros(len(material.heads)), 0
-    balance = class_balance(material, chunks) if network.label_head is not None else None
+    balance = class_balance(material, chunks)
     for number in draws.permutation(len(groups)):
-        chunk = chunks.at(groups[number])
-        places, there = gather(chunk.begin, chunk.end)
-        lengths = torch.from_numpy(chunk.end - chunk.begin)
-        states = network.states(material.sequences, places, lengths)
-        parameters = network.readout(states)
-        counts = there & (places >= torch.from_numpy(chunk.first)[:, None]) & material.happens[places]
-        values = torch.where(counts.unsqueeze(-1), material.values(places, draws), math.nan)
-        likelihoods = log_likelihoods(material.heads, parameters[:, :-1], values)
-        closing = torch.from_numpy(np.flatnonzero(chunk.closes))
-        after = parameters[closing, lengths[closing]]
-        survival = log_survival(material.gap_head, after, material.open_gaps(chunk.end[chunk.closes] - 1)).sum()
-        loss = -(weighted(material.heads, likelihoods) + survival) / max(int(counts.sum()), 1)
-        if balance is not None:
-            loss = VALUES_BESIDE_LABELS * loss + label_loss(network, material, states[:, :-1], places, counts, balance)
+        batch = Batch.of(material, chunks.at(groups[number]), draws)
+        seen += batch.places.numel()
         course.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
+        batch = batch.share(ranks)
+        if len(batch.chunks):
+            loss, likelihoods = loss_of(network, material, batch, balance)
+            loss.backward()
+            total -= likelihoods.detach().double().numpy()
+            counted += known_by_head(material.heads, batch.values)
+        ranks.sum_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
         course.optimiser.step()
-        total -= likelihoods.detach().double().numpy()
-        counted += known_by_head(material.heads, values)
-        seen += places.numel()
         if seen >= EVENTS_AN_EPOCH:
             break
+    total, counted = ranks.sum(np.stack([total, counted]))
     return mean_over_features(material.heads, total / np.maximum(counted, 1))
+
+
+def loss_of(network: Network, material: Material, batch: Batch, balance: float) -> tuple[Tensor, Tensor]:
+    """The loss, and the log likelihood (heads,) under each head.
+
+    Sums are divided by the counts of the whole batch, so that the losses of its shares add up to its own.
+    """
+    chunks, lengths = batch.chunks, torch.from_numpy(batch.chunks.end - batch.chunks.begin)
+    states = network.states(material.sequences, batch.places, lengths)
+    parameters = network.readout(states)
+    likelihoods = log_likelihoods(material.heads, parameters[:, :-1], batch.values)
+    closing = torch.from_numpy(np.flatnonzero(chunks.closes))
+    after = parameters[closing, lengths[closing]]
+    survival = log_survival(material.gap_head, after, material.open_gaps(chunks.end[chunks.closes] - 1)).sum()
+    loss = -(weighted(material.heads, likelihoods) + survival) / max(batch.events, 1)
+    if network.label_head is not None:
+        loss = VALUES_BESIDE_LABELS * loss + label_loss(network, material, states[:, :-1], batch, balance)
+    return loss, likelihoods
 
 
 def class_balance(material: Material, chunks: Chunks) -> float:
@@ -171,14 +193,13 @@ def class_balance(material: Material, chunks: Chunks) -> float:
     return math.sqrt(max(len(labels) - positive, 1.0) / positive) if positive else 1.0
 
 
-def label_loss(
-    network: Network, material: Material, before: Tensor, places: Tensor, counts: Tensor, balance: float
-) -> Tensor:
-    """Mean weighted cross-entropy of the known labels of a batch; 0 where it has none."""
-    known = counts & ~torch.isnan(material.labels[places])
+def label_loss(network: Network, material: Material, before: Tensor, batch: Batch, balance: float) -> Tensor:
+    """Weighted cross-entropy of the known labels, divided by how many the whole batch has; 0 where there are none."""
+    known = batch.counts & ~torch.isnan(material.labels[batch.places])
     if network.label_head is None or not bool(known.any()):
         return torch.zeros(())
-    at = places[known]
+    at = batch.places[known]
     odds = network.label_head(before[known], material.sequences.inputs[at], material.sequences.observed[at])
     weight = torch.tensor(balance)
-    return F.binary_cross_entropy_with_logits(odds, material.labels[at], pos_weight=weight)
+    mean = F.binary_cross_entropy_with_logits(odds, material.labels[at], pos_weight=weight)
+    return mean * (len(at) / batch.labels)
