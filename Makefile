@@ -52,7 +52,7 @@ $(VENV)/detect.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/detect.stamp
-	$(PIP) install -c constraints.txt -e '.[detect,test,test-jax,test-keras]'
+	$(PIP) install -c constraints.txt -e '.[detect,test,test-jax,test-keras,test-spark]'
 	$(PIP) install --no-deps --force-reinstall -e .  # built anew: only now JAX's headers are there
 	@touch $@
 

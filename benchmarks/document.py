@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import laws, places, readme, tables
+from benchmarks import laws, places, readme, scale, tables
 from benchmarks.gaps import findings
 from benchmarks.gaps.findings import Findings
 from benchmarks.results import Results
@@ -15,7 +15,7 @@ from benchmarks.stream import findings as stream
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT, CHARTS, README = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks", ROOT / "README.md"
-CHOOSING, LAWS, STREAMING = (ROOT / "docs" / f"{name}.md" for name in ("choosing", "laws", "streaming"))
+CHOOSING, LAWS, STREAMING, SCALE = (ROOT / "docs" / f"{name}.md" for name in ("choosing", "laws", "streaming", "scale"))
 WIDTH = 120
 
 HEAD = (
@@ -145,6 +145,7 @@ def with_figures(results: Results, found: Findings) -> dict[Path, str]:
             (CHOOSING, findings.figures(found)),
             (LAWS, laws.figures(laws.read())),
             (STREAMING, stream.figures(stream.read())),
+            (SCALE, scale.figures(scale.read())),
         )
     }
 

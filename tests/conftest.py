@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,15 @@ collect_ignore = [] if "KERAS_BACKEND" in os.environ else ["keras_layers"]
 
 REQUIRED = frozenset(filter(None, os.environ.get("REQUIRE_BACKENDS", "").split(",")))
 
+JAVA = bool(shutil.which("java") or os.environ.get("JAVA_HOME"))
+
 
 def pytest_configure(config: pytest.Config) -> None:
     missing = sorted(name for name in REQUIRED if importlib.util.find_spec(name) is None)
     if missing:
         raise pytest.UsageError(f"REQUIRE_BACKENDS names {', '.join(missing)}, which cannot be imported here")
+    if "pyspark" in REQUIRED and not JAVA:
+        raise pytest.UsageError("REQUIRE_BACKENDS names pyspark, for which Java is not installed here")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,6 +60,13 @@ def compiled_quickly() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="session")
+def java() -> None:
+    """What Spark runs on."""
+    if not JAVA:
+        pytest.skip("Spark needs Java, which is not installed")
 
 
 @pytest.fixture(scope="session")

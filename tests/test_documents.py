@@ -1,6 +1,7 @@
 """Every piece of Python in the README and the guides runs, prints what stands below it, and draws its picture."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize(("document", "code", "printed"), BLOCKS)
-def test_a_piece_of_python_does_what_the_text_says(document, code, printed, tmp_path):
-    for package in ("torch", "jax", "keras", "onnxruntime"):
-        if f"import {package}\n" in code and importlib.util.find_spec(package) is None:
+def test_a_piece_of_python_does_what_the_text_says(document, code, printed, tmp_path, request):
+    for package in ("torch", "jax", "keras", "onnxruntime", "pyspark"):
+        if re.search(rf"^(import|from) {package}\b", code, re.MULTILINE) and importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
+    if "pyspark" in code:
+        request.getfixturevalue("java")
     done = ran(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert printed is None or done.stdout == printed

@@ -13,7 +13,7 @@ import gapcell
 ROOT = Path(gapcell.__file__).parent
 FRAMEWORKS = (
     "torch", "jax", "keras", "tensorflow", "polars", "narwhals", "pandas", "pyarrow", "sklearn", "altair", "cyclopts",
-    "rich", "flax", "haiku", "h5py",
+    "rich", "flax", "haiku", "h5py", "pyspark",
 )  # fmt: skip
 
 # Lowest first. A module or package imports from the layers below its own only, and within a package freely.
@@ -28,6 +28,7 @@ LAYERS = (
     {"weights"},  # knows every framework's layers
     {"detect"},
     {"stream"},
+    {"spark"},
     {"info"},
     {"laws"},
     {"terminal", "refusal"},
@@ -65,6 +66,7 @@ PUBLIC = {
     "native",
     "weights",
     "detect",
+    "spark",
     "laws",
     "stream",
 }  # what users import from

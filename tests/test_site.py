@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-for package in ("sphinx", "furo", "myst_parser", "torch", "jax", "flax", "keras", "polars"):
+for package in ("sphinx", "furo", "myst_parser", "torch", "jax", "flax", "keras", "polars", "pyspark"):
     pytest.importorskip(package, reason="the site is built with it")
 
 ROOT = Path(__file__).parents[1]

@@ -22,6 +22,7 @@ PACKAGES = {  # what is looked up: (distributions that provide it, the extra tha
     "altair": (("altair",), "detect"),
     "vl-convert": (("vl-convert-python",), "detect"),
     "jinja2": (("jinja2",), "detect"),
+    "pyspark": (("pyspark",), "spark"),
     "cyclopts": (("cyclopts",), "cli"),
     "rich": (("rich",), "cli"),
 }

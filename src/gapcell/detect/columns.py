@@ -53,6 +53,14 @@ def require(frame: pl.DataFrame, name: str, role: str) -> None:
     raise TableError(f"the table has no {role} column {name!r}: {cure}")
 
 
+def require_fitted(columns: Iterable[str], has: list[str]) -> None:
+    """Refuse columns that lack a value column which a detector was fitted on."""
+    for name in columns:
+        if name not in has:
+            raise TableError(f"the table has no value column {name!r}, which the detector was fitted on: "
+                             f"it has {listed(has)}")  # fmt: skip
+
+
 def listed(names: list[str], most: int = 12) -> str:
     """Names for a message, cut after a dozen."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from gapcell.detect.columns import listed
+from gapcell.detect.columns import require_fitted
 from gapcell.detect.events import EventTable, read_table
 from gapcell.detect.frames import as_polars, is_frame
 from gapcell.detect.label_model import label_inputs
@@ -56,12 +56,8 @@ class Scorer(State):
     def check(self, table: EventTable) -> None:
         """Refuse a table with other columns, or with times of another sort."""
         columns = {column.name: column for column in table.reading.columns}
+        require_fitted((column.name for column in self.schema.columns), list(columns))
         for column in self.schema.columns:
-            if column.name not in columns:
-                raise TableError(
-                    f"the table has no value column {column.name!r}, which the detector was fitted on: "
-                    f"it has {listed(list(columns))}"
-                )
             kind = columns[column.name].kind
             if kind != column.kind:
                 raise TableError(f"column {column.name!r} is {kind} here and was {column.kind} when the detector was "
