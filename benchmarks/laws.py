@@ -112,13 +112,18 @@ def small(found: dict[str, Any]) -> str:
 
 
 def _broken(found: dict[str, Any]) -> list[str]:
+    """A row for each broken law, one for all that a system breaks by the same error."""
     lines = ["| | law | broken in | the first case, and what was found there |", "| --- " * 4 + "|"]
     for name, system in found["systems"].items():
+        alike: dict[str, list[dict[str, Any]]] = {}
         for summary in system["laws"]:
             if summary["verdict"] == "broken":
-                cases = f"{summary['broken']} of {summary['broken'] + summary['held']}"
-                message = _as_cell(f"{summary['case']}: {summary['message']}")
-                lines.append(f"| {name} | {summary['law']} | {cases} | {message} |")
+                alike.setdefault(summary["message"], []).append(summary)
+        for message, summaries in alike.items():
+            laws = ", ".join(str(summary["law"]) for summary in summaries)
+            broken = sum(summary["broken"] for summary in summaries)
+            cases = f"{broken} of {broken + sum(summary['held'] for summary in summaries)}"
+            lines.append(f"| {name} | {laws} | {cases} | {_as_cell(summaries[0]['case'] + ': ' + message)} |")
     return lines
 
 

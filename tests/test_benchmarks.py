@@ -51,6 +51,16 @@ def test_the_table_of_laws_has_a_sign_for_each_and_the_error_of_what_is_broken()
     assert "| it | 1 | 4 |" in laws.small({"systems": {"it": {"laws": summaries}}})
 
 
+def test_laws_that_a_system_breaks_by_one_error_are_one_row():
+    broken = {"verdict": "broken", "held": 1, "broken": 2, "message": "raised"}
+    summaries = [broken | {"law": law, "case": f"case {law}"} for law in NAMES]
+    summaries[1]["message"] = "differs"
+    text = laws.figures({"rank": 1, "systems": {"it": {"versions": {}, "laws": summaries}}})
+    rest = ", ".join(str(law) for law in NAMES if law != 2)
+    assert f"| it | {rest} | 30 of 45 | case 1: raised |" in text
+    assert "| it | 2 | 2 of 3 | case 2: differs |" in text
+
+
 def test_a_text_without_the_place_for_figures_is_refused():
     with pytest.raises(ValueError, match=r"^README\.md has not .* once each, in this order"):
         places.updated("# gapcell\n", "figures", "README.md")

@@ -177,6 +177,8 @@ def test_info_tells_how_jax_reaches_the_kernel(kernel, handlers, said, monkeypat
         ("torch", ["detect", "t.csv"], "detect"),
         ("polars", ["simulate", "t.csv"], "detect"),
         ("polars", ["score", "model", "t.csv"], "detect"),
+        ("cyclopts", ["detect", "t.csv"], "detect"),  # which installs cli too: one line, not one after the other
+        ("cyclopts", ["laws"], "cli"),
     ],
 )
 def test_a_missing_extra_is_answered_with_the_pip_line(module: str, words: list[str], extra: str, folder: Path) -> None:
@@ -414,6 +416,15 @@ def test_real_orders_give_scores_for_every_one(folder: Path, capsys: Captured) -
     assert scores["score"].is_not_null().mean() > 0.99
     assert scores.filter(pl.col("score").is_null())["reason"].is_not_null().all()
     assert "reversed" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_a_budget_that_the_table_is_too_short_for_is_said(folder: Path, capsys: Captured) -> None:
+    Simulation(customers=20, days=40, fraud_rate=0).frame().drop("label", "kind").write_parquet("short.parquet")
+    assert main(["detect", "short.parquet", "--budget", "1e-5", "--epochs", "1", "--encoder", "none"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"Nothing stands out in .* events\n  \d+ held-out events are too few for a budget of 1 in 100,000", said
+    )
 
 
 def test_score_reuses_a_saved_model(

@@ -18,7 +18,7 @@ FRAMEWORKS = (
 
 # Lowest first. A module or package imports from the layers below its own only, and within a package freely.
 LAYERS = (
-    {"spec", "arrays", "files"},
+    {"spec", "arrays", "extras", "files"},
     {"footprints", "cell", "reference", "surprises", "native"},
     {"masks"},
     {"observed"},
@@ -45,11 +45,11 @@ ONLY = {
     "surprises": {"spec"},
     "native": {"spec"},
     "observed": {"arrays", "masks", "spec", "surprises"},
-    "torch": {"arrays", "cell", "masks", "native", "observed", "spec", "surprises"},
-    "jax": {"arrays", "cell", "masks", "native", "observed", "spec", "surprises"},
-    "keras": {"arrays", "cell", "jax", "masks", "observed", "spec", "surprises", "torch"},
+    "torch": {"arrays", "cell", "extras", "masks", "native", "observed", "spec", "surprises"},
+    "jax": {"arrays", "cell", "extras", "masks", "native", "observed", "spec", "surprises"},
+    "keras": {"arrays", "cell", "extras", "jax", "masks", "observed", "spec", "surprises", "torch"},
     "weights": {"arrays", "files", "jax", "keras", "spec", "torch"},
-    "laws": {"files", "gapcell", "info", "jax", "keras", "reference", "spec", "torch"},
+    "laws": {"extras", "files", "gapcell", "info", "jax", "keras", "reference", "spec", "torch"},
 }
 PUBLIC = {
     "gapcell",
@@ -178,7 +178,7 @@ TREES = modules(ROOT)
 
 def imported_by(statement):
     code = f"import sys\n{statement}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
     return set(ran.stdout.split())
 
 

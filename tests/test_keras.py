@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import gapcell
-
 TESTS = Path(__file__).parent
 # A fifth of XLA's time, which is most of what these tests take on JAX; what it compiles is only slower.
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
@@ -27,13 +25,3 @@ def test_the_layers_on(backend):
     ran = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False)
     print(ran.stdout)
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]
-
-
-def test_without_keras_the_import_says_what_to_install(tmp_path):
-    (tmp_path / "keras.py").write_text("raise ModuleNotFoundError(\"No module named 'keras'\", name='keras')")
-    source = str(Path(gapcell.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), source])}
-    command = [sys.executable, "-c", "import gapcell.keras"]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    assert ran.returncode == 1
-    assert "ImportError: gapcell.keras needs Keras 3: pip install 'gapcell[keras]'" in ran.stderr

@@ -23,7 +23,7 @@ def run(path, folder):
     commands = [[sys.executable, str(path), str(folder), str(rank), "2"] for rank in range(2)]
     running = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True) for each in commands]
     try:
-        said = [process.communicate(timeout=120)[1] for process in running]
+        said = [process.communicate(timeout=600)[1] for process in running]
     finally:
         for process in running:
             process.kill()

@@ -7,18 +7,8 @@ from collections.abc import Sequence
 
 MISSING, INTERRUPTED = 2, 130
 
-EXTRAS = {  # module that a command imports: the extra that installs it
-    "cyclopts": "cli",
-    "rich": "cli",
-    "torch": "detect",
-    "polars": "detect",
-    "scipy": "detect",
-    "sklearn": "detect",
-    "altair": "detect",
-    "vl_convert": "detect",
-    "jinja2": "detect",
-    "markupsafe": "detect",
-}
+CLI = {"cyclopts", "rich"}  # what every command imports
+DETECT = {"torch", "polars", "narwhals", "scipy", "sklearn", "altair", "vl_convert", "jinja2", "markupsafe"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(words)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        extra = EXTRAS.get(package)
-        if extra is None:
+        if package not in CLI | DETECT:
             raise
+        extra = "detect" if package in DETECT or words[:1] in (["detect"], ["score"], ["simulate"]) else "cli"
         return refuse(f"this needs {package}, which is not installed: pip install 'gapcell[{extra}]'", MISSING)
     except KeyboardInterrupt:
         return refuse("interrupted; no output was written", INTERRUPTED)

@@ -15,7 +15,7 @@ PACKAGES = {  # what is looked up: (distributions that provide it, the extra tha
     "jax": (("jax",), "jax"),
     "flax": (("flax",), "flax"),
     "dm-haiku": (("dm-haiku",), None),
-    "keras": (("keras",), None),
+    "keras": (("keras",), "keras"),
     "tensorflow": (("tensorflow", "tensorflow-cpu", "tf-nightly"), None),
     "polars": (("polars",), "detect"),
     "scikit-learn": (("scikit-learn",), "detect"),

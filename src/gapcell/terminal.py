@@ -165,6 +165,8 @@ def show_alerts(detection: Detection) -> None:
     out = console()
     out.print(Text(f"\n{headline(detection)}", style="bold"))
     if detection.top.height == 0:
+        for note in detection.notes:  # such as that the budget asks for more events
+            out.print(Text(f"  {note}"), soft_wrap=True)
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("score", justify="right", style="red")

@@ -433,7 +433,14 @@ def test_unusual_detections_have_a_report_too(found: Detection) -> None:
 def test_nothing_out_of_the_ordinary_is_said_so() -> None:
     page = Page(report.render(detection(top=0)))
     assert "Nothing stands out in 11 events" in page.text
+    assert "earlier ones" not in page.text
     assert "Look at these first" not in page.text
+
+
+def test_alerts_before_the_test_part_are_said_to_be_earlier() -> None:
+    made = detection()
+    quiet = dataclasses.replace(made, frame=made.frame.with_columns(alert=pl.lit(False)))
+    assert report.headline(quiet) == "Nothing stands out in 11 events; below are earlier ones"
 
 
 def test_stretches_without_events_or_values_are_found() -> None:

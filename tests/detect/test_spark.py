@@ -237,7 +237,7 @@ def test_what_cannot_be_scored_is_refused_before_a_job_starts(
 def test_without_spark_it_is_said_what_to_install() -> None:
     code = "import sys; sys.modules['pyspark'] = None; import gapcell.spark"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60, check=False)
-    assert "ImportError: gapcell.spark needs Spark for Python: pip install 'gapcell[spark]', and Java 17" in ran.stderr
+    assert "gapcell.spark needs pyspark, which is not installed: pip install 'gapcell[spark]'" in ran.stderr
 
 
 def test_what_is_no_detector_is_refused(spark: SparkSession, events: pl.DataFrame, tmp_path: Path) -> None:

@@ -344,6 +344,6 @@ for name in ("ConvLSTM", "ConvGRUCell"):
         print(error)
 """
     assert python(source) == (
-        "gapcell.jax.ConvLSTM is a flax module: pip install 'gapcell[flax]'\n"
-        "gapcell.jax.ConvGRUCell is a flax module: pip install 'gapcell[flax]'\n"
+        "gapcell.jax.ConvLSTM needs flax, which is not installed: pip install 'gapcell[flax]'\n"
+        "gapcell.jax.ConvGRUCell needs flax, which is not installed: pip install 'gapcell[flax]'\n"
     )

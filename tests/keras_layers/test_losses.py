@@ -273,6 +273,6 @@ for one, two in zip(*found):
 def test_two_replicas_are_one_device():
     environment = os.environ | {"PYTHONPATH": str(Path(gapcell.__file__).parents[1])}
     ran = subprocess.run(
-        [sys.executable, "-c", REPLICAS], env=environment, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", REPLICAS], env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert ran.returncode == 0, ran.stderr[-2000:]

@@ -132,7 +132,7 @@ def test_a_model_is_loaded_by_another_backend(tmp_path):
     np.save(tmp_path / "x.npy", gapped())
     environment = os.environ | {"KERAS_BACKEND": NEXT[BACKEND], "PYTHONPATH": str(Path(gapcell.__file__).parents[1])}
     files = [str(tmp_path / name) for name in ("model.keras", "x.npy", "y.npy")]
-    subprocess.run([sys.executable, "-c", LOAD, *files], env=environment, check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", LOAD, *files], env=environment, check=True, capture_output=True, timeout=600)
     np.testing.assert_allclose(np.load(files[2]), model.predict(gapped(), verbose=0), atol=2e-6)
 
 

@@ -69,6 +69,12 @@ def test_a_missing_package_is_answered_with_the_pip_line(monkeypatch, capsys):
     assert re.search(r"haiku .* pip install dm-haiku", capsys.readouterr().out)
 
 
+def test_what_one_extra_installs_is_one_word_of_the_pip_line(monkeypatch):
+    monkeypatch.setattr(laws.adapters.importlib.util, "find_spec", lambda package: None)
+    assert laws.KNOWN["flax"].missing() == "'gapcell[flax]'"
+    assert laws.KNOWN["haiku"].missing() == "'gapcell[jax]' dm-haiku"
+
+
 # The command --------
 
 
@@ -147,7 +153,7 @@ def test_one_line_makes_tests(folder):
     )
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "test_mine.py"]
     environment = os.environ | {"PYTHONPATH": str(Path(laws.__file__).parents[2])}
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=120)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=600)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     assert re.search(
         r"LawBroken: +8 +no output depends on the future +broken .* 3d, nothing masked: outputs", ran.stdout

@@ -11,6 +11,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gapcell import extras
+
+try:
+    import polars as _polars  # noqa: F401 # for its absence, and PyTorch's, to be said here
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise extras.answered(error, "gapcell.detect", "detect") from None
+
 from gapcell.detect.detector import Detector
 from gapcell.detect.events import EventTable, load_cdnow, read_table
 from gapcell.detect.explanations import Explanation

@@ -126,7 +126,7 @@ def headline(detection: Detection) -> str:
     count = int(judged["alert"].sum())
     events = f"{judged.height:,} event{'s' if judged.height != 1 else ''}"
     if count == 0:
-        return f"Nothing stands out in {events}"
+        return f"Nothing stands out in {events}" + ("; below are earlier ones" if detection.top.height else "")
     return f"{count:,} of {events} {'deserve' if count != 1 else 'deserves'} a look"
 
 

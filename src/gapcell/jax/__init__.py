@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gapcell import extras
+
+try:
+    import jax as _jax  # noqa: F401 # for its absence to be said here
+except ModuleNotFoundError as error:
+    raise extras.answered(error, "gapcell.jax", "jax") from None
+
 from gapcell.jax.functional import apply, init
 
 if TYPE_CHECKING:
@@ -21,5 +28,5 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "flax":
             raise
-        raise ImportError(f"gapcell.jax.{name} is a flax module: pip install 'gapcell[flax]'") from error
+        raise extras.answered(error, f"gapcell.jax.{name}", "flax") from None
     return getattr(modules, name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from gapcell import extras
+
 try:
     import keras as _keras  # noqa: F401 # for its absence to be said here
 except ModuleNotFoundError as error:
-    if error.name != "keras":  # Keras's backend is missing, which Keras says itself
-        raise
-    raise ImportError("gapcell.keras needs Keras 3: pip install 'gapcell[keras]' and a backend of Keras's") from error
+    raise extras.answered_for_keras(error) from None
 
 from gapcell.keras import losses
 from gapcell.keras.bidirectional import Bidirectional

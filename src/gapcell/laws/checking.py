@@ -197,8 +197,15 @@ def as_tests(
         adapter: as `check` takes it.
         rank: likewise.
         laws: likewise.
+
+    Raises:
+        ModuleNotFoundError: pytest is not installed.
     """
-    import pytest
+    try:
+        import pytest
+    except ModuleNotFoundError as error:
+        cure = "needs pytest, which is not installed: pip install pytest"
+        raise ModuleNotFoundError(f"laws.as_tests {cure}", name=error.name) from None
 
     @pytest.mark.parametrize("law", _chosen(laws), ids=lambda law: f"{law}, {NAMES[law]}")
     def test(law: int) -> None:

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
+from gapcell import extras
+
 try:
     import pyspark as _pyspark  # noqa: F401 # for its absence to be said here
 except ModuleNotFoundError as error:
-    if error.name != "pyspark":
-        raise
-    raise ImportError("gapcell.spark needs Spark for Python: pip install 'gapcell[spark]', and Java 17") from error
+    raise extras.answered(error, "gapcell.spark", "spark") from None
 
 from gapcell.spark.stream import score_stream
 from gapcell.spark.table import score_table

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gapcell import extras
+
 __all__ = ["KNOWN", "Known", "UnknownAdapterError", "load"]
 
 
@@ -35,7 +37,7 @@ class Known:
     def missing(self) -> str | None:
         """What pip has to install first, or None."""
         absent = [pip for package, pip in self.needs.items() if importlib.util.find_spec(package) is None]
-        return " ".join(absent) or None
+        return " ".join(dict.fromkeys(absent)) or None
 
 
 _TORCH, _JAX, _KERAS = {"torch": "'gapcell[torch]'"}, {"jax": "'gapcell[jax]'"}, {"keras": "'gapcell[keras]'"}
@@ -54,7 +56,9 @@ KNOWN = {
         "Keras's own ConvLSTM1D, 2D and 3D on its backend, given the mask", "keras_layers:KerasOwnLayer", _KERAS
     ),
     "flax": Known(
-        "flax.linen.RNN(ConvLSTMCell), given seq_lengths", "flax:FlaxLayer", {"flax": "'gapcell[flax]'"} | _JAX
+        "flax.linen.RNN(ConvLSTMCell), given seq_lengths",
+        "flax:FlaxLayer",
+        dict.fromkeys(("flax", "jax"), "'gapcell[flax]'"),
     ),
     "haiku": Known(
         "dm-haiku's Conv1DLSTM, 2D and 3D in dynamic_unroll", "haiku:HaikuLayer", _JAX | {"haiku": "dm-haiku"}
@@ -91,7 +95,10 @@ def _known(name: str) -> Any:
     place, _, kind = known.where.partition(":")
     try:
         module = importlib.import_module(f"{__name__}.{place}")
-    except ImportError as error:  # such as a backend of Keras's
+    except ModuleNotFoundError as error:  # such as a backend of Keras's
+        answer = extras.answered_for_keras(error)
+        raise UnknownAdapterError(f"{name} cannot be imported here: {answer}") from error
+    except ImportError as error:
         raise UnknownAdapterError(f"{name} cannot be imported here: {error}") from error
     return getattr(module, kind)(**dict(known.arguments))
 
