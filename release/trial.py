@@ -48,6 +48,7 @@ TRIALS = (
     Trial("flax", "from gapcell.jax import ConvLSTM"),
     Trial("keras", "import gapcell.keras"),
     Trial("detect", "gapcell detect no-such-table.csv"),
+    Trial("spark", "import gapcell.spark"),
     Trial("onnx", "", ("gapcell[onnx]", "onnxruntime")),
     Trial("docs", "", ("gapcell[docs]",)),
 )
@@ -55,7 +56,10 @@ TRIALS = (
 TABLES = """
 from gapcell.detect.simulate import Simulation
 Simulation(customers=100, days=60).frame().rename({"time": "t"}).drop("label", "kind").write_parquet("events.parquet")
-Simulation(customers=100, days=60, seed=1).frame().write_parquet("new.parquet")
+new = Simulation(customers=100, days=60, seed=1).frame().with_row_index("transaction")
+new.drop("transaction").write_parquet("new.parquet")
+new.write_csv("events.csv")
+new.write_ndjson("events.jsonl")
 """
 ADAPTER = "from gapcell.laws.adapters.reference import ReferenceLayer as MyAdapter\n"
 
