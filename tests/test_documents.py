@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,12 @@ def run():
         running.stdin.close()
 
 
+def design(picture):
+    """Its colours and words: what does not depend on the machine that draws it, as numbers and dates may."""
+    text = picture.read_text(encoding="utf-8")
+    return set(re.findall(r'"(#\w+)"', text)), {word for word in re.findall(r">([^<]+)</text>", text) if word.isalpha()}
+
+
 @pytest.mark.parametrize(("document", "code", "printed"), BLOCKS)
 def test_a_piece_of_python_does_what_the_text_says(document, code, printed, tmp_path, run, request):
     for package in sorted(needs(code)):
@@ -65,8 +72,10 @@ def test_a_piece_of_python_does_what_the_text_says(document, code, printed, tmp_
     assert not error, error
     assert printed is None or said == printed
     for picture in SAVED.findall(code):
-        assert (tmp_path / picture).stat().st_size > 1000
-        assert (document.parent / picture).is_file(), "python docs/pictures.py draws it"
+        drawn, shown = (folder / picture for folder in (tmp_path, document.parent))
+        assert drawn.stat().st_size > 1000
+        assert shown.is_file(), "python docs/pictures.py draws it"
+        assert design(shown) == design(drawn), "python docs/pictures.py draws it anew"
         assert f"]({picture})" in document.read_text(encoding="utf-8"), "a picture that is drawn is shown"
 
 
@@ -95,3 +104,10 @@ def test_command_lines_are_those_in_blocks_without_a_language(tmp_path):
         "```python\ngapcell = 1\n```\ngapcell info\n\n```\nmake\ngapcell laws x  # why\n```\n"
     )
     assert commands(tmp_path / "a.md") == ["gapcell laws x"]
+
+
+def test_a_picture_of_another_design_is_seen(tmp_path):
+    for name, colour, word in (("a", "#fff", "one"), ("b", "#fff", "one"), ("c", "#000", "one"), ("d", "#fff", "two")):
+        (tmp_path / name).write_text(f'<svg><text fill="{colour}">{word}</text><text>{ord(name)}</text></svg>')
+    a, *others = (design(tmp_path / name) for name in "abcd")
+    assert [other == a for other in others] == [True, False, False]

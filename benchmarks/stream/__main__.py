@@ -31,13 +31,14 @@ def main() -> None:
         found["latency"] = speed.latency(detector, many, options.steps)
         print(json.dumps(found, indent=1), flush=True)
         print("kills", flush=True)
-        faults.prepared(folder, few, detector)
+        enough = faults.simulated(12 * options.kills + 200, 60)
+        faults.prepared(folder, enough, detector)
         with faults.worker(folder) as process:
             faults.killed(process, folder, kills=0, seed=0)
             expected = faults.scores(folder)
             faults.fresh(folder)
             hit = faults.killed(process, folder, options.kills, seed=0)
-        found["kills"] = {"events": few.height, "kills": hit, "wrong": faults.wrong(folder, expected)}
+        found["kills"] = {"events": enough.height, "kills": hit, "wrong": faults.wrong(folder, expected)}
         print("soak", flush=True)
         found["soak"] = speed.soak(detector, folder, options.soak, options.customers)
     with replacing(RESULTS) as path:

@@ -20,7 +20,7 @@ from gapcell.detect.simulate import Simulation
 
 VALUES = ["amount", "category", "online"]
 OPTIONS = FitOptions(epochs=2, encoder="convlstm", hidden_size=16, learning_rate=0.01)
-SOONEST, LATEST = 0.01, 0.35  # seconds after which a child is killed
+SOONEST, LATEST = 0.01, 0.2  # seconds after which a child is killed
 
 
 def simulated(customers: int, days: int, seed: int = 0) -> pl.DataFrame:
