@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,8 @@ from gapcell.stream.sources import LONGEST_LINE, Line
 
 Format = Literal["jsonl", "csv"]
 LONGEST_ID = 500  # characters
+NOTHING = "\0"  # at which SQLite would take a text to end
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can say half a character, UTF-8 cannot
 Cells = Mapping[str, str | None]
 
 
@@ -26,13 +29,11 @@ class Arrival:
 
     Attributes:
         id: its own, or made of where it stands in the input and of what it says.
-        position: where its line begins in the input, in bytes.
         cells: the text of each of its columns, None where missing; empty where the line could not be read.
         problem: why the line could not be read.
     """
 
     id: str
-    position: int
     cells: Cells
     problem: str = ""
 
@@ -70,9 +71,9 @@ class Reader:
                 self.header = header_of(text)
                 return None
             cells = from_json(text) if self.header is None else from_csv(text, self.header)
-            return Arrival(made if self.id_column is None else id_of(cells, self.id_column), position, cells)
+            return Arrival(made if self.id_column is None else id_of(cells, self.id_column), cells)
         except LineError as error:
-            return Arrival(made, position, {}, str(error))
+            return Arrival(made, {}, str(error))
 
 
 def decoded(line: bytes) -> str:
@@ -80,9 +81,12 @@ def decoded(line: bytes) -> str:
     if len(line) > LONGEST_LINE:
         raise LineError(f"the line is longer than {LONGEST_LINE:,} bytes")
     try:
-        return line.decode("utf-8").removeprefix("\ufeff")
+        text = line.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError:
         raise LineError("the line is not UTF-8 text") from None
+    if NOTHING in text:
+        raise LineError("the line holds a NUL character")
+    return text
 
 
 def id_of(cells: Cells, column: str) -> str:
@@ -134,7 +138,11 @@ def from_json(text: str) -> Cells:
 
 def as_text(name: str, value: object) -> str | None:
     """A value of JSON as CSV has it."""
-    if value is None or isinstance(value, str):
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if NOTHING in value or SURROGATE.search(value):
+            raise LineError(f"column {name[:40]!r} holds a NUL character, or half of one that takes two")
         return value or None
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -36,7 +36,3 @@ class Held:
         while self.waiting and self.waiting[0][0] <= until:
             found.append(heapq.heappop(self.waiting)[2])
         return found
-
-    def position(self, after: int) -> int:
-        """Where the input must be read again from after a kill; `after` is the end of what was read."""
-        return min((event.position for _, _, event in self.waiting), default=after)

@@ -25,11 +25,12 @@ from gapcell.detect.online import Rows, advanced
 from gapcell.detect.score_frame import SCORE
 from gapcell.stream.arrivals import Arrival, Format, Reader, columns_of, keys_of, tables
 from gapcell.stream.held import Held
-from gapcell.stream.sources import FileSource, Line, Source
+from gapcell.stream.sources import Line, Source
 from gapcell.stream.store import Batch, Standing, Store
 from gapcell.stream.targets import Target
 
 DAY = 86_400.0
+MOST_NOTICES = 100  # about columns, whose names anybody can make up
 FAR_AHEAD = "its time is too far ahead of the clock: all later events of its series would be late"
 
 
@@ -120,8 +121,6 @@ def run(
     try:
         standing = store.begin(detector.identity)
         work = Work(detector, store, target, policy, target.begin(standing))
-        if isinstance(source, FileSource) and standing is not None and policy.format == "jsonl":
-            source.skip(standing.position)
         with one_thread():
             for lines in source.groups(policy.most, policy.wait, stop):
                 work.take(lines)
@@ -150,8 +149,7 @@ class Work:
         self.reader = Reader(policy.id_column, policy.format)
         self.held = Held(policy.lateness)
         self.counts = Counts()
-        self.position = 0
-        self.names: set[str] = set()
+        self.noticed: set[str] = set()
         self.since = time.monotonic()
         self.columns = ["id", "entity", "time", "score", "alert",
                         *(SCORE + feature.name for feature in detector.features if feature.scored), "not_scored",
@@ -161,7 +159,6 @@ class Work:
         """Score what lines bring, and what need not be held any more."""
         events = self.reader.read(lines)
         if lines:
-            self.position = lines[-1][0] + len(lines[-1][1]) + 1
             self.since = time.monotonic()
         if self.policy.lateness:
             idle = time.monotonic() - self.since > self.policy.lateness
@@ -190,22 +187,27 @@ class Work:
         return rest
 
     def notice(self, events: Sequence[Arrival]) -> None:
-        """Say once of each column that it is not read, or not there."""
-        names = set().union(*(event.cells for event in events[:1]))
-        if not names or names == self.names:
+        """Say once of each column that it is not read, or not there; the first event of a batch stands for it."""
+        names = {name for event in events[:1] for name in event.cells}
+        if not names:
             return
         wanted = columns_of(self.detector)
-        extra = sorted(names - self.names - {*wanted, self.policy.id_column})
-        gone = [name for name in wanted if name not in names]
-        self.counts.notices += [f"column {name[:40]!r} is not one of the model's, and is not read" for name in extra]
-        self.counts.notices += [f"column {name!r} is not there: it counts as missing" for name in gone]
-        self.names = names
+        extra = sorted(names - {*wanted, self.policy.id_column})
+        said = [f"column {name[:40]!r} is not one of the model's, and is not read" for name in extra]
+        said += [f"column {name!r} is not there: it counts as missing" for name in wanted if name not in names]
+        new = [sentence for sentence in said if sentence not in self.noticed][: MOST_NOTICES - len(self.noticed)]
+        self.noticed.update(new)
+        self.counts.notices += new
 
     def score(self, events: Sequence[Arrival]) -> None:
         """Score events, keep what they leave behind, and deliver their scores."""
-        events = list({event.id: event for event in reversed(events)}.values())[::-1]
         if not events:
             return
+        first: dict[str, Arrival] = {}
+        for event in events:
+            first.setdefault(event.id, event)
+        self.counts.again += len(events) - len(first)
+        events = list(first.values())
         fetched = self.store.fetch([event.id for event in events], keys_of(self.detector, events))
         self.counts.notices += [
             f"what was kept of {key[:40]!r} is damaged: it is put aside in the store, and its history begins anew"
@@ -280,7 +282,7 @@ class Work:
         if self.at == 0 and self.policy.output == "csv":
             output = ",".join(self.columns).encode() + b"\n" + output
         self.target.settle()
-        standing = Standing(output, self.at, self.held.position(self.position))
+        standing = Standing(output, self.at)
         self.store.commit(Batch([event.id for event in events], rows, standing))
         self.target.write(output)
         self.at += len(output)
@@ -288,10 +290,10 @@ class Work:
 
 
 def as_lines(frame: pl.DataFrame, output: Format) -> list[bytes]:
-    """Each row of a frame as a line, with its end."""
+    """Each row of a frame as a line, with its end; in CSV a line break in a text becomes a space."""
     text = io.BytesIO()
     if output == "jsonl":
         frame.write_ndjson(text)
     else:
-        frame.write_csv(text, include_header=False)
+        frame.with_columns(pl.col(pl.String).str.replace_all(r"[\r\n]", " ")).write_csv(text, include_header=False)
     return text.getvalue().splitlines(keepends=True)

@@ -38,18 +38,17 @@ class Descriptor:
 
     Args:
         descriptor: of the open file.
-        position: where in the input it stands, in bytes.
         follow: True to wait at the end of the file for what is written next.
     """
 
-    def __init__(self, descriptor: int, position: int = 0, *, follow: bool = False) -> None:
-        self.descriptor, self.position, self.follow = descriptor, position, follow
+    def __init__(self, descriptor: int, *, follow: bool = False) -> None:
+        self.descriptor, self.follow = descriptor, follow
 
     def groups(self, most: int, wait: float, stop: threading.Event) -> Iterator[list[Line]]:
         """See `Source.groups`."""
         blocks: queue.Queue[bytes | OSError | None] = queue.Queue(BLOCKS_AHEAD)
         threading.Thread(target=self.read, args=(blocks, stop), daemon=True).start()
-        lines = Lines(self.position)
+        lines = Lines()
         waiting: list[Line] = []
         since = time.monotonic()
         while not stop.is_set():
@@ -88,14 +87,10 @@ class Descriptor:
 
 
 class Lines:
-    """Cuts blocks of bytes into lines.
+    """Cuts blocks of bytes into lines."""
 
-    Args:
-        position: of the first block in the input.
-    """
-
-    def __init__(self, position: int) -> None:
-        self.position, self.rest = position, bytearray()
+    def __init__(self) -> None:
+        self.position, self.rest = 0, bytearray()
         self.length = 0  # of the line so far, all of it counted
 
     def added(self, block: bytes) -> list[Line]:
@@ -144,10 +139,3 @@ class FileSource(Descriptor):
 
     def __init__(self, path: str | Path, *, follow: bool = False) -> None:
         super().__init__(os.open(path, os.O_RDONLY | os.O_CLOEXEC), follow=follow)
-        self.path = Path(path)
-
-    def skip(self, position: int) -> None:
-        """Begin at a position; at the beginning where the file has become shorter than that."""
-        size = os.fstat(self.descriptor).st_size
-        self.position = position if position <= size else 0
-        os.lseek(self.descriptor, self.position, os.SEEK_SET)

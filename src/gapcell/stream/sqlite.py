@@ -67,10 +67,10 @@ class SQLiteStore:
         if about.get("model") != model:
             raise StoreError(f"{self.path} belongs to the model {str(about.get('model'))[:12]}, and this one is "
                              f"{model[:12]}: give that model, or the name of a new store")  # fmt: skip
-        output, at, position = about.get("output", b""), about.get("at", 0), about.get("position", 0)
-        if not (isinstance(output, bytes) and isinstance(at, int) and isinstance(position, int)):
+        output, at = about.get("output", b""), about.get("at", 0)
+        if not (isinstance(output, bytes) and isinstance(at, int)):
             raise StoreError(f"{self.path} is damaged: it does not say where the output stands")
-        return Standing(output, at, position)
+        return Standing(output, at)
 
     def fetch(self, ids: Sequence[str], keys: Sequence[Sequence[str]]) -> Fetched:
         """See `Store.fetch`."""
@@ -101,7 +101,7 @@ class SQLiteStore:
             for stream, rows in enumerate(batch.rows)
             for key, row in rows.items()
         )
-        about = {"output": batch.standing.output, "at": batch.standing.at, "position": batch.standing.position}
+        about = {"output": batch.standing.output, "at": batch.standing.at}
         with self.transaction() as connection:
             connection.executemany("INSERT INTO scored VALUES (?)", ((each,) for each in batch.ids))
             connection.executemany("INSERT OR REPLACE INTO series VALUES (?, ?, ?, ?)", states)

@@ -18,12 +18,10 @@ class Standing:
     Attributes:
         output: the output of the last batch.
         at: bytes of output before it.
-        position: bytes of input that need not be read again; 0 where the input has no positions.
     """
 
     output: bytes = b""
     at: int = 0
-    position: int = 0
 
 
 @dataclass(frozen=True)
