@@ -343,3 +343,31 @@ def test_times_in_the_output_are_those_of_the_events(place: Place) -> None:
     found = place.scores()[0]
     assert found["entity"] == "c1"
     assert datetime.fromisoformat(found["time"]).replace(tzinfo=None) == datetime(2024, 5, 1, 12, 30, 15, 500000)
+
+
+NASTY = [
+    None, True, False, 0, -1, 1e308, -1e308, 1e-320, 10**30, 2**63, "", " ", "nan", "NaN", "inf", "-inf", "1e309",
+    "0x10", "\uff11\uff12", "1,5", "1_000", "2024-13-45", "0000-00-00", "9999-12-31 23:59:59", "-9999-01-01",
+    "2024-05-01T24:00:00Z", "2024-05-01 10:00:00+25:00", "2024-05-01 10:00:00 +02:00", "1714560000000", "20240501",
+    "web", "\u202ephone", "a\nb", "x" * 5000, "'; DROP TABLE series; --", '{"a": 1}', [], {}, [[]], "\ufeff",
+    "\U0001d518", "\x1b[2J",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lateness", [0.0, 3600.0])
+def test_whatever_comes_comes_out_once(place: Place, events: pl.DataFrame, lateness: float) -> None:
+    draws = np.random.default_rng(7)
+    good = [json.loads(line) for line in as_lines(events[:300])]
+    lines = []
+    for number in range(1500):
+        line = dict(good[number % len(good)]) | {"event": f"n{number}"}
+        for name in draws.choice(["customer", "time", "amount", "channel", "gift", "event"], 2, replace=False).tolist():
+            if draws.random() < 0.4:
+                line[name] = NASTY[draws.integers(len(NASTY))] if name != "event" else f"n{draws.integers(1500)}"
+        lines.append(json.dumps(line, ensure_ascii=bool(draws.random() < 0.5)))
+    counts = place.run(lines, lateness=lateness, reasons="all")
+    ids = place.ids()
+    assert len(ids) == len(set(ids)) == counts.events
+    assert counts.events + counts.again == len(lines)
+    again = place.run(lines, lateness=lateness, reasons="all")
+    assert (again.events, again.again) == (0, len(lines))
