@@ -72,7 +72,7 @@ def main() -> int:
     """Try every extra, or those named; the first thing that is not as it should be ends it."""
     (wheel,) = DIST.glob("*.whl")
     tried: set[str] = set()
-    print("| extra | pip lines that gapcell answered with | MB | pieces of Python | commands | seconds |")
+    print("| extra | what pip was told to install | MB | pieces of Python | commands | seconds |")
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
     for trial in TRIALS:
         if sys.argv[1:] and trial.extra not in sys.argv[1:]:
@@ -101,7 +101,7 @@ def try_out(trial: Trial, wheel: Path, folder: Path, before: set[str]) -> tuple[
     if trial.extra == "base":
         answers = [answer for other in TRIALS if (answer := answered(python, other.question, folder)) is not None]
     else:
-        answers = list(followed(python, trial.question, folder))
+        answers = [*trial.packages, *followed(python, trial.question, folder)]
     pieces = tried_pieces(python, folder)
     lines = tried_commands(python, folder, before)
     megabytes = sum(path.stat().st_size for path in site_packages(python) if path.is_file()) / 1e6
