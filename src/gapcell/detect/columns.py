@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from gapcell.detect.refusals import TableError, shown
@@ -219,8 +220,10 @@ def as_numbers(column: pl.Series) -> pl.Series:
     if numbers.null_count() > column.null_count():
         refuse_row(column, numbers.is_null() & column.is_not_null(), "where a number was expected: correct it or "
                    "leave the cell empty")  # fmt: skip
-    refuse_row(column, numbers.is_infinite(), "an infinite amount: correct it or leave the cell empty")
-    return numbers.fill_nan(None)
+    values = numbers.to_numpy()
+    if np.isinf(values).any():
+        refuse_row(column, numbers.is_infinite(), "an infinite amount: correct it or leave the cell empty")
+    return numbers.fill_nan(None) if np.isnan(values).sum() > numbers.null_count() else numbers
 
 
 def as_boolean(column: pl.Series, role: str) -> pl.Series:

@@ -34,7 +34,7 @@ REPORTS = "recent_reports"
 """The name of the feature that is made of the labels that have become known."""
 
 
-FEW = 2000  # rows that Python numbers sooner than a join does
+FEW = 2000  # rows with which Python is through before a frame has begun
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def entity_column(column: pl.Series) -> pl.Series:
     if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
         raise TableError(f"entity column {column.name!r} holds {column.dtype}: text or numbers were expected")
     empty = column.is_nan() if column.dtype.is_float() else None
-    if column.dtype == pl.String:
+    if column.dtype == pl.String and (len(column) > FEW or not all(name and name.strip() for name in column.to_list())):
         empty = column.str.strip_chars() == ""
     if column.null_count() or (empty is not None and empty.any()):
         row = int(np.argmax((column.is_null() if empty is None else empty.fill_null(value=True)).to_numpy()))

@@ -11,7 +11,7 @@ import polars as pl
 
 from gapcell.detect.carried import SUMS
 from gapcell.detect.columns import Column
-from gapcell.detect.events import GAP, REPORTS, EventTable
+from gapcell.detect.events import FEW, GAP, REPORTS, EventTable
 from gapcell.detect.moments import running_moments
 from gapcell.detect.streams import Stream
 
@@ -243,8 +243,11 @@ def numbers_of(feature: FeatureSpec, values: pl.Series) -> np.ndarray:
     """A column as float64: the value, the category's number (the last is "other"), or 0/1; NaN where missing."""
     if feature.kind == "categorical":
         number = {name: float(i) for i, name in enumerate(feature.categories)}
+        if len(values) <= FEW:
+            other = float(len(number))
+            return np.array([math.nan if name is None else number.get(name, other) for name in values.to_list()])
         codes = values.replace_strict(number, default=float(len(number)), return_dtype=pl.Float64).to_numpy()
-        return np.where(values.is_null().to_numpy(), np.nan, codes) if values.null_count() else codes
+        return np.where(values.is_null().to_numpy(), np.nan, codes)
     return values.cast(pl.Float64).to_numpy()
 
 

@@ -57,6 +57,8 @@ def score_frame(judged: Judged) -> pl.DataFrame:
 
 def reasons_for(missing: np.ndarray, whys: list[str]) -> list[str | None]:
     """What the missing features (rows, F) of each row say together, None for a row without any."""
+    if not missing.any():
+        return [None] * len(missing)
     different, place = np.unique(missing, axis=0, return_inverse=True)
     texts = [", ".join(why for why, gone in zip(whys, row, strict=True) if gone) or None for row in different]
     return np.array([*texts, None], dtype=object)[place.ravel()].tolist()

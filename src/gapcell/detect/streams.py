@@ -142,7 +142,7 @@ def series_of(table: EventTable) -> tuple[Series, ...]:
 def names_of(column: pl.Series, codes: np.ndarray) -> pl.Series:
     """The values that are numbered by `codes` (rows,), as text and in the order of their numbers."""
     number, row = np.unique(codes, return_index=True)
-    return column.gather(row[number >= 0]).cast(pl.String)
+    return column[row[number >= 0]].cast(pl.String)
 
 
 def stream_of(table: EventTable, series: Series, label_delay: float | None, carried: Carried | None) -> Stream:

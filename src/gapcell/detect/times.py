@@ -77,7 +77,7 @@ def on_the_calendar(times: pl.Series, form: str) -> Times:
         form += ", turned into UTC"
     zone = times.dtype.time_zone if isinstance(times.dtype, pl.Datetime) else None
     times = times.cast(pl.Datetime("us", zone))
-    ticks = times.dt.timestamp("us").to_numpy().astype(np.int64)
+    ticks = times.cast(pl.Int64).to_numpy()
     has_hours = bool((ticks % 86_400_000_000 != 0).any())
     return Times(times, ticks / 1e6, form, has_hours)
 
