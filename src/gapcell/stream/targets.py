@@ -90,10 +90,8 @@ class FileTarget:
 
     def write(self, output: bytes) -> None:
         """See `Target.write`."""
-        rest = memoryview(output)
         try:
-            while rest:
-                rest = rest[os.write(self.descriptor, rest) :]
+            write_whole(self.descriptor, output)
         except OSError as error:
             raise TargetError(f"cannot write {self.name!r}: {error.strerror}; the store has what is missing, and the "
                               "same command goes on") from None  # fmt: skip
@@ -126,10 +124,8 @@ class PipeTarget:
 
     def write(self, output: bytes) -> None:
         """See `Target.write`."""
-        rest = memoryview(output)
         try:
-            while rest:
-                rest = rest[os.write(self.descriptor, rest) :]
+            write_whole(self.descriptor, output)
         except BrokenPipeError:
             raise TargetError("nobody reads the output any more: the store has what is missing, and the same command "
                               "goes on") from None  # fmt: skip
@@ -138,3 +134,10 @@ class PipeTarget:
 
     def close(self) -> None:
         """See `Target.close`."""
+
+
+def write_whole(descriptor: int, output: bytes) -> None:
+    """Write all bytes, in as many calls as it takes."""
+    rest = memoryview(output)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
