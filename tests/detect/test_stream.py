@@ -246,6 +246,21 @@ def test_an_output_of_something_else_is_refused(place: Place, events: pl.DataFra
     assert place.output.read_text(encoding="utf-8") == "something else\n"
 
 
+def test_what_a_file_held_before_stays_also_when_nothing_was_scored(
+    place: Place, detector: Detector, events: pl.DataFrame
+) -> None:
+    place.output.write_text("from before\n", encoding="utf-8")
+    source = place.folder / "events"
+    for lines in ([], [], as_lines(events[:20])):  # two runs that ended before their first batch, and one that did not
+        source.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        descriptor = os.open(place.output, os.O_WRONLY | os.O_APPEND)  # as >> opens it
+        target = FileTarget(descriptor, append=True)
+        run(detector, SQLiteStore(place.store), FileSource(source), target, Policy(**QUICKLY))
+        os.close(descriptor)
+    assert place.output.read_text(encoding="utf-8").startswith("from before\n{")
+    assert len(place.output.read_text(encoding="utf-8").splitlines()) == 21
+
+
 def test_an_output_that_was_lost_is_refused(place: Place, events: pl.DataFrame) -> None:
     lines = as_lines(events)
     place.run(lines[:300])
@@ -310,7 +325,7 @@ def test_two_processes_refuse_each_other(place: Place, detector: Detector) -> No
         second.begin(detector.identity)
     first.close()
     second.close()
-    assert second.begin(detector.identity) is not None
+    assert second.begin(detector.identity) is None
     second.close()
 
 

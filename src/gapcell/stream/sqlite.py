@@ -58,8 +58,8 @@ class SQLiteStore:
                     return None
                 return self.standing(connection, model)
 
-    def standing(self, connection: sqlite3.Connection, model: str) -> Standing:
-        """Where an old store stands."""
+    def standing(self, connection: sqlite3.Connection, model: str) -> Standing | None:
+        """Where an old store stands; None where no batch was kept yet, so that nothing can have been written."""
         about = dict(connection.execute("SELECT name, value FROM about"))
         if about.get("format") != FORMAT:
             raise StoreError(f"{self.path} is of {str(about.get('format'))[:40]!r}, and this gapcell keeps {FORMAT!r}: "
@@ -67,7 +67,9 @@ class SQLiteStore:
         if about.get("model") != model:
             raise StoreError(f"{self.path} belongs to the model {str(about.get('model'))[:12]}, and this one is "
                              f"{model[:12]}: give that model, or the name of a new store")  # fmt: skip
-        output, at = about.get("output", b""), about.get("at", 0)
+        if "at" not in about:
+            return None
+        output, at = about.get("output"), about["at"]
         if not (isinstance(output, bytes) and isinstance(at, int)):
             raise StoreError(f"{self.path} is damaged: it does not say where the output stands")
         return Standing(output, at)

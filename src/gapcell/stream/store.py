@@ -58,7 +58,7 @@ class Store(Protocol):
     """Four calls, made by one process at a time: `begin`, then `fetch` and `commit` in turn, then `close`."""
 
     def begin(self, model: str) -> Standing | None:
-        """Take hold of the store for a model, named by `Detector.identity`; None says that it is new.
+        """Take hold of the store for a model, named by `Detector.identity`; None before its first batch.
 
         Raises:
             StoreError: another process holds it, it belongs to another model, or cannot be read.
