@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -269,18 +270,28 @@ def test_an_output_that_was_lost_is_refused(place: Place, events: pl.DataFrame) 
         place.run(lines)
 
 
-def test_a_pipe_gets_what_was_under_way_once_more(place: Place, detector: Detector, events: pl.DataFrame) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_pipe_gets_what_was_under_way_at_a_kill_once_more(
+    place: Place, detector: Detector, events: pl.DataFrame, killed: bool
+) -> None:
     lines = as_lines(events[:40])
     found = []
+
+    def watch(counts: Counts) -> None:
+        if killed and counts.events == 30:
+            raise KeyboardInterrupt
+
     for count in (30, 40):
         reading, writing = os.pipe()
         data = ("\n".join(lines[:count]) + "\n").encode()
-        run(detector, SQLiteStore(place.store), Descriptor(read_end(data)), PipeTarget(writing), Policy(**QUICKLY))
+        with contextlib.suppress(KeyboardInterrupt):
+            run(detector, SQLiteStore(place.store), Descriptor(read_end(data)), PipeTarget(writing),
+                Policy(**QUICKLY), watch=watch)  # fmt: skip
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
             found.append([json.loads(line)["id"] for line in pipe])
     ids = events["event"].to_list()
-    assert found == [ids[:30], ids[:40]]
+    assert found == [ids[:30], ids[:40] if killed else ids[30:40]]
 
 
 def test_a_reader_that_went_away_is_said(place: Place, detector: Detector, events: pl.DataFrame) -> None:

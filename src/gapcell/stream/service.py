@@ -167,9 +167,11 @@ class Work:
         self.score(events)
 
     def finish(self) -> None:
-        """Score what is held."""
+        """Score what is held, and note that all was delivered, so that nothing need be written again."""
         self.score(self.held.released(everything=True))
-        self.target.settle()
+        if self.counts.events:
+            self.target.settle()
+            self.store.commit(Batch((), (), Standing(b"", self.at)))
 
     def hold(self, events: Sequence[Arrival]) -> list[Arrival]:
         """Hold events; those that cannot be held, because they cannot be read or are too far ahead, are given back."""
