@@ -20,9 +20,6 @@ class Held:
         self.waiting: list[tuple[float, int, Arrival]] = []
         self.came = 0
 
-    def __len__(self) -> int:
-        return len(self.waiting)
-
     def add(self, event: Arrival, seconds: float) -> None:
         """Hold an event of this time."""
         self.latest = max(self.latest, seconds)

@@ -21,7 +21,7 @@ import polars as pl
 from gapcell.detect import Detector, EventTable
 from gapcell.detect.events import part_of
 from gapcell.detect.model import one_thread
-from gapcell.detect.online import Rows, advanced
+from gapcell.detect.online import advanced
 from gapcell.detect.score_frame import SCORE
 from gapcell.stream.arrivals import Arrival, Format, Reader, columns_of, keys_of, tables
 from gapcell.stream.held import Held
@@ -244,9 +244,11 @@ class Work:
             return np.zeros(len(table.codes), dtype=bool)
         return table.seconds > time.time() + self.policy.ahead
 
-    def step(self, table: EventTable, before: Sequence[Rows], after: Sequence[dict[str, bytes]]) -> pl.DataFrame:
+    def step(
+        self, table: EventTable, before: Sequence[dict[str, bytes]], after: Sequence[dict[str, bytes]]
+    ) -> pl.DataFrame:
         """Score a table, and note in `after` what its series leave behind."""
-        known = [ChainMap(new, dict(old)) for new, old in zip(after, before, strict=True)]
+        known = [ChainMap(new, old) for new, old in zip(after, before, strict=True)]
         step = advanced(self.detector, known, table, words=self.policy.reasons)
         for new, rows in zip(after, step.rows, strict=True):
             new.update(rows)
