@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="the study trains networks in PyTorc
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.detection import bootstrap, cards, findings, judgement, marks, measures, networks, ours, orders
-from benchmarks.detection import page, past, plan, rules, saits, study, trees
+from benchmarks.detection import page, past, plan, results, rules, saits, study, trees
 from benchmarks.detection.removal import SHARES, without
 from benchmarks.detection.tasks import LABEL, TIME, NoDataError, data
 
@@ -175,7 +175,7 @@ SIMPLE = {
     "running-mean z": lambda fitted, task: rules.running_mean_z(fitted, task, "amount"),
     "robust z": rules.robust_z,
     "forest": lambda fitted, task: trees.isolation_forest(fitted, task, 0, history=True),
-    "nn.LSTM": lambda fitted, task: networks.lstm(fitted, task, 0, "zero", epochs=1).score,
+    "nn.LSTM": lambda fitted, task: networks.fitted(fitted, 0, "zero", epochs=1)(task).score,
 }
 
 
@@ -409,15 +409,51 @@ def test_ours_does_not_alert_on_what_is_missing():
 # a run, and what is made of it
 
 
-def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    done = []
-    monkeypatch.setattr(study, "tasks_of", lambda cell, share: (task, task))
+WHOLE = plan.Cell("cards, gaps", 0, "events", 0.0, "everywhere", plan.NO_HISTORY, 0)
+GAPPY = [WHOLE._replace(what=what, share=0.3, where="scoring") for what in ("events", "values")]
+
+
+@pytest.fixture
+def few_cards(monkeypatch):
     task = cards.without_labels(card_events(count=1500))
-    cell = plan.Cell("cards, no labels", 0, "events", 0.0, "everywhere", "amount alone", 0)
-    study.run(cell, tmp_path, quick=True)
-    done.append(study.read(study.path_of(tmp_path, cell)))
+
+    def tasks_of(cell, share):
+        gappy = without(task, cell.what, cell.share, seed=0)
+        return (task if cell.where == "scoring" else gappy), gappy
+
+    monkeypatch.setattr(study, "tasks_of", tasks_of)
+    return task
+
+
+def test_a_run_leaves_its_scores_alone(tmp_path, few_cards):
+    cell = WHOLE._replace(method="amount alone")
+    study.run([cell], tmp_path, quick=True)
     assert list(tmp_path.iterdir()) == [study.path_of(tmp_path, cell)]
-    np.testing.assert_array_equal(done[0]["score"], task.column("amount")[task.judged])
+    found = study.read(study.path_of(tmp_path, cell))["score"]
+    np.testing.assert_array_equal(found, few_cards.column("amount")[few_cards.judged])
+
+
+@pytest.mark.parametrize("method", [plan.CONVLSTM, plan.ZERO, plan.FOREST, plan.Z])
+def test_runs_that_share_a_fit_find_what_each_finds_alone(tmp_path, few_cards, method):
+    job = [cell._replace(method=method) for cell in (WHOLE, *GAPPY)]
+    assert study.jobs(job) == [job]
+    study.run(job, tmp_path, quick=True)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for cell in job:
+        study.run([cell], alone, quick=True)
+        shared, own = (study.read(study.path_of(folder, cell)) for folder in (tmp_path, alone))
+        np.testing.assert_array_equal(shared["score"], own["score"])
+        np.testing.assert_array_equal(shared["nll"], own["nll"])
+
+
+def test_runs_fitted_on_other_events_or_otherwise_share_no_fit():
+    others = [
+        WHOLE, WHOLE._replace(seed=1), WHOLE._replace(method=plan.CONTROL), WHOLE._replace(task="orders"),
+        WHOLE._replace(split=2), GAPPY[0]._replace(where="everywhere"), GAPPY[1]._replace(where="everywhere"),
+    ]  # fmt: skip
+    assert study.jobs(others) == [[cell] for cell in others]
+    assert sum(map(len, study.jobs(plan.cells()))) == len(plan.cells())
 
 
 def test_no_run_is_begun_after_the_time_that_was_given(tmp_path):
@@ -445,7 +481,51 @@ def content():
         runs.append(place | {"method": plan.CONVLSTM, "seed": 0, "ap": 0.1, "nll_rise": rise, "alerts_on_missing": 0})
     versions = {"gapcell": "0", "python": "3", "numpy": "2", "torch": "2"}
     machine = {"cpu": "a", "cores": 2, "system": "Linux", "kernel": "off"}
-    return {"machine": machine, "versions": versions, "runs": runs, "intervals": intervals}
+    around = {"machine": machine, "versions": versions}
+    tasks = dict.fromkeys(run["task"] for run in runs)
+    return {"surroundings": dict.fromkeys(tasks, around), "runs": runs, "intervals": intervals}
+
+
+def test_a_task_that_is_measured_again_takes_its_own_place_alone():
+    before = content()
+    new = {
+        name: [row | {"ap": 0.5} for row in before[name] if row["task"] == "orders"] for name in ("runs", "intervals")
+    }
+    after = results.with_task(before, "orders", new)
+    for name in ("runs", "intervals"):
+        rows = {task: [row for row in after[name] if row["task"] == task] for task in ("orders", "cards, no labels")}
+        assert rows["orders"] == new[name]
+        assert rows["cards, no labels"] == [row for row in before[name] if row["task"] == "cards, no labels"]
+        assert len(after[name]) == len(before[name])
+    assert after["surroundings"]["cards, no labels"] == before["surroundings"]["cards, no labels"]
+    assert after["surroundings"]["orders"] != before["surroundings"]["orders"]
+
+
+def test_the_page_says_what_was_measured_where():
+    found = content()
+    assert page.surroundings(findings.Findings(found)) == "a, 2 cores, Linux; gapcell 0, python 3, numpy 2, torch 2."
+    found["surroundings"]["orders"] = results.surroundings()
+    said = page.surroundings(findings.Findings(found)).split("\n\n")
+    assert said[0].startswith("orders: ")
+    assert said[1] == "cards, no labels; cards, gaps: a, 2 cores, Linux; gapcell 0, python 3, numpy 2, torch 2."
+
+
+def test_the_page_says_over_how_many_seeds():
+    found = content()
+    assert page.seeds(findings.Findings(found)) == "seeds: 2 in 6 rows, 1 in 2 rows"
+    found["runs"] = [run for run in found["runs"] if not run["share"]]
+    assert page.seeds(findings.Findings(found)) == "2 seeds"
+
+
+def test_results_of_more_runs_are_not_given_up_for_fewer(tmp_path, monkeypatch, capsys):
+    stood = content()
+    path = tmp_path / "detect.json"
+    results.write(stood, path)
+    cell = plan.Cell("orders", 0, "events", 0.0, "everywhere", "few lines", 0)
+    monkeypatch.setattr(study, "cells", lambda **_: [cell])
+    study.main(["--only", "few lines", "--scores", str(tmp_path / "scores"), "--output", str(path), "--minutes", "0"])
+    assert results.read(path) == stood
+    assert "orders: 0 runs are done, and the results of more stay" in capsys.readouterr().out
 
 
 def test_marks_are_judged_by_what_was_found():
@@ -460,10 +540,6 @@ def test_marks_are_judged_by_what_was_found():
         "cards, gaps: rise of the amount's NLL, 30 % of events removed at scoring": True,
         "cards, gaps: rise of the amount's NLL, 60 % of events removed at scoring": False,
     }
-
-
-def test_the_page_is_what_the_results_say():
-    assert page.DOCUMENT.read_text(encoding="utf-8") == page.document(findings.Findings.read())
 
 
 def test_the_page_says_where_ours_is_behind():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Literal
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from benchmarks.detection.rules import Scale, features, largest
 from benchmarks.detection.tasks import Scores, Task
+from gapcell.detect.model import one_thread
 
 Fill = Literal["zero", "product"]
 HIDDEN, COMPONENTS, LEAST_SCALE = 32, 4, 0.05
@@ -108,15 +110,16 @@ def arrays(fitted: Task, task: Task, fill: Fill) -> Arrays:
     return Arrays(inputs, torch.from_numpy(targets.astype(np.float32)[order]), task.seconds[order], order, starts)
 
 
-def lstm(fitted: Task, task: Task, seed: int, fill: Fill, epochs: int = EPOCHS) -> Scores:
-    """Train on one task's training part, score another's events."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        network = trained(fitted, arrays(fitted, fitted, fill), seed, epochs)
-        return scored(network, task, arrays(fitted, task, fill))
-    finally:
-        torch.set_num_threads(threads)
+def fitted(task: Task, seed: int, fill: Fill, epochs: int = EPOCHS) -> Callable[[Task], Scores]:
+    """Train on a task's training part; returns what scores that task or another."""
+    with one_thread():
+        network = trained(task, arrays(task, task, fill), seed, epochs)
+
+    def score(other: Task) -> Scores:
+        with one_thread():
+            return scored(network, other, arrays(task, other, fill))
+
+    return score
 
 
 def trained(task: Task, events: Arrays, seed: int, epochs: int) -> RivalLSTM:

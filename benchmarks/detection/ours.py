@@ -11,7 +11,7 @@ import polars as pl
 from benchmarks.detection.tasks import LABEL, TIME, Scores, Task
 from gapcell import detect
 from gapcell.detect import Detector, EventTable, FitOptions
-from gapcell.detect.heads import log_likelihood
+from gapcell.detect.heads import log_likelihoods
 from gapcell.detect.scoring import events_judged, predictions
 
 MOST_EPOCHS = 20
@@ -111,7 +111,8 @@ def negative_log_likelihood(detector: Detector, table: EventTable, judged: np.nd
         found, head = predictions(predictor, stream), predictor.own[0]
     result = np.full(len(table.codes), np.nan)
     for places, given in found:
-        value = stream.targets.value[places][:, head.feature]
-        density = log_likelihood(head, head.of(given).expand(len(value), -1), value)
-        result[stream.stream.row[places.numpy()]] = (-density).masked_fill(value.isnan(), math.nan).numpy()
+        values = stream.targets.value[places]
+        (density,) = log_likelihoods((head,), given.expand(len(values), -1), values)
+        missing = values[:, head.feature].isnan()
+        result[stream.stream.row[places.numpy()]] = (-density).masked_fill(missing, math.nan).numpy()
     return result

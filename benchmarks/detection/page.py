@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.detection.findings import Findings, Place, whole
+from benchmarks.detection.findings import Findings, Place, at, whole
 from benchmarks.detection.marks import marks
-from benchmarks.detection.plan import METHODS, OURS, REMOVED, ROLLED, ROLLED_METHODS, SAITS, SAITS_TASKS
+from benchmarks.detection.plan import DRAWN, METHODS, OURS, REMOVED, ROLLED, ROLLED_METHODS, SAITS, SAITS_TASKS
 from benchmarks.detection.removal import SHARES
 from benchmarks.document import wrapped
 from benchmarks.tables import NOT_MEASURED, table
@@ -20,7 +21,7 @@ COLUMNS = {"ap": "average precision", "auc": "ROC AUC", "precision": "precision 
 HEAD = (
     "Written by `python -m benchmarks.detect` (see `CONTRIBUTING.md`); do not edit. The figures are "
     "in `benchmarks/results/detect.json`. Higher is better but for log-likelihoods. ± is the standard deviation over "
-    "seeds, two to five; what has none was run once. What stands in brackets holds 95 % of 1,000 draws of entities "
+    "{seeds}. What stands in brackets holds 95 % of 1,000 draws of entities "
     "(customers, cards, series), the same for all methods, so that the differences are paired. No figure is "
     "point-adjusted.",
     "Nothing was chosen on test data. Columns and sides of *orders* were chosen on orders before 2011-07-01, so the "
@@ -52,7 +53,8 @@ ABOUT = {
 
 def document(findings: Findings) -> str:
     """The text of the document."""
-    parts = ["# How well anomalies are found", *map(wrapped, HEAD), surroundings(findings)]
+    head = [wrapped(part.format(seeds=seeds(findings))) for part in HEAD]
+    parts = ["# How well anomalies are found", *head, surroundings(findings)]
     parts += ["![Average precision of every method](benchmarks/detect.svg)"]
     parts += ["## What was to be reached", "\n".join(reached(findings)), *lost(findings)]
     for task, words in ABOUT.items():
@@ -65,10 +67,27 @@ def document(findings: Findings) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def seeds(findings: Findings) -> str:
+    """Over how many seeds the methods that draw were run."""
+    drawn = [run for run in findings.content["runs"] if run["method"] in DRAWN]
+    rows = Counter(Counter((at(run), run["method"]) for run in drawn).values())
+    if len(rows) == 1:
+        return f"{next(iter(rows))} seeds"
+    each = [f"{number} in {count:,} rows" for number, count in sorted(rows.items(), reverse=True)]
+    return f"seeds: {', '.join(each)}"
+
+
 def surroundings(findings: Findings) -> str:
-    machine, versions = findings.content["machine"], findings.content["versions"]
-    packages = ", ".join(f"{name} {versions[name]}" for name in ("gapcell", "python", "numpy", "torch"))
-    return wrapped(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; {packages}.")
+    """The machine and the versions; of what, where not everything was measured on the same."""
+    measured: dict[str, list[str]] = {}
+    for what, found in findings.content["surroundings"].items():
+        machine, versions = found["machine"], found["versions"]
+        packages = ", ".join(f"{name} {versions[name]}" for name in ("gapcell", "python", "numpy", "torch"))
+        words = f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; {packages}"
+        measured.setdefault(words, []).append(what)
+    if len(measured) == 1:
+        return wrapped(f"{next(iter(measured))}.")
+    return "\n\n".join(wrapped(f"{'; '.join(what)}: {words}.") for words, what in measured.items())
 
 
 def reached(findings: Findings) -> list[str]:

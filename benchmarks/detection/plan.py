@@ -12,19 +12,7 @@ from benchmarks.detection import cards, orders, series
 from benchmarks.detection.removal import SHARES, What, without
 from benchmarks.detection.tasks import Task
 
-SEEDS = 5
-FEWER_SEEDS = {  # of what is slow: (start of the task's name, method) -> seeds
-    ("cards", "gapcell"): 1,
-    ("cards, supervised", "gapcell, ConvLSTM"): 3,
-    ("cards, supervised", "gapcell, masked LSTM"): 2,
-    ("cards, supervised", "gapcell, no history"): 2,
-    ("cards", "gapcell, masked LSTM"): 3,
-    ("cards", "gapcell, no history"): 3,
-    ("services", "gapcell"): 1,
-    ("Numenta", "gapcell"): 1,
-}
-FEWER_SERIES = 2
-REMOVAL_SEEDS = 2
+SEEDS = 5  # of every method that draws
 WEEKS = (-4, -2, 0, 2, 4)
 MONTHS = (4, 5, 6, 7, 8, 9, 10)
 CARDS_IN_REMOVAL = 0.2
@@ -40,17 +28,10 @@ BOOSTING_ALL = "gradient boosting, all labels"  # as our encoders learn them; th
 ZERO, PRODUCT = "nn.LSTM, zero-fill", "nn.LSTM, x*mask"
 OURS = tuple(ENCODERS)
 UNSUPERVISED = (*OURS, ZERO, PRODUCT, FOREST, FOREST_OF_HISTORY, ROBUST, Z)
-DRAWN = {
-    *OURS,
-    ZERO,
-    PRODUCT,
-    FOREST,
-    FOREST_OF_HISTORY,
-    BOOSTING,
-    BOOSTING_ALL,
-    RANDOM_FOREST,
-}  # whose result depends on the seed
 SAITS = "PyPOTS SAITS"
+DRAWN = {  # whose result depends on the seed
+    *OURS, ZERO, PRODUCT, FOREST, FOREST_OF_HISTORY, BOOSTING, BOOSTING_ALL, RANDOM_FOREST, SAITS,
+}  # fmt: skip
 
 
 class Cell(NamedTuple):
@@ -83,6 +64,11 @@ class Cell(NamedTuple):
     def whole(self) -> Cell:
         """The same run with nothing removed."""
         return self._replace(what="events", share=0.0, where="everywhere")
+
+    @property
+    def fitted(self) -> Cell:
+        """The run whose fit is this one's: with the method fitted on the same events, whatever is then scored."""
+        return self.whole if self.where == "scoring" else self
 
     @property
     def key(self) -> str:
@@ -144,12 +130,6 @@ def tasks_of(cell: Cell, share_of_cards: float = 1.0) -> tuple[Task, Task]:
     return (whole if cell.where == "scoring" else gappy), gappy
 
 
-def seeds_of(task: str, method: str) -> int:
-    """How often a method that draws is run on a task."""
-    named = [seeds for (start, name), seeds in FEWER_SEEDS.items() if task.startswith(start) and method == name]
-    return min([*named, FEWER_SERIES if task in ("Numenta", "services") else SEEDS])
-
-
 def cells(*, quick: bool = False, saits: bool = False) -> list[Cell]:
     """Everything that is run: every row of every table once before any is run anew, the main tables first.
 
@@ -159,26 +139,25 @@ def cells(*, quick: bool = False, saits: bool = False) -> list[Cell]:
     """
     planned: list[Cell] = []
 
-    def add(task: str, split: int, what: What, share: float, where: Where, methods: tuple, seeds: int) -> None:
+    def add(task: str, split: int, what: What, share: float, where: Where, methods: tuple) -> None:
         for method in methods:
-            draws = seeds if method in DRAWN and not quick else 1
+            draws = SEEDS if method in DRAWN and not quick else 1
             planned.extend(Cell(task, split, what, share, where, method, seed) for seed in range(draws))
 
     for task, methods in METHODS.items():
-        for method in methods:
-            add(task, 0, "events", 0.0, "everywhere", (method,), seeds_of(task, method))
+        add(task, 0, "events", 0.0, "everywhere", methods)
     for task, shares in REMOVED.items():
         rivals = tuple(method for method in METHODS[task] if method != AUTO)  # each encoder is there by its name
         for what in ("events", "values"):
             for share in SHARES[1:2] if quick else shares:
                 for where in ("everywhere", "scoring"):
-                    add(task, 0, what, share, where, rivals, REMOVAL_SEEDS)
+                    add(task, 0, what, share, where, rivals)
     for task, splits in ROLLED.items():
         for split in splits[:1] if quick else splits:
             rules = tuple(name for name in ROLLED_METHODS if name in METHODS[task])
-            add(task, split, "events", 0.0, "everywhere", rules, 1)
+            add(task, split, "events", 0.0, "everywhere", rules)
     for task in SAITS_TASKS if saits else ():
-        add(task, 0, "events", 0.0, "everywhere", (SAITS,), 1)
+        add(task, 0, "events", 0.0, "everywhere", (SAITS,))
     if saits:
-        add("orders", 0, "values", 0.3, "everywhere", (SAITS,), 1)
+        add("orders", 0, "values", 0.3, "everywhere", (SAITS,))
     return sorted(planned, key=lambda cell: cell.seed + (cell != cell.whole or cell.split != 0))

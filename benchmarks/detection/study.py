@@ -1,53 +1,31 @@
 """Runs every method on every task into benchmarks/results/detect.json, and writes docs/detect-benchmarks.md.
 
     python -m benchmarks.detect                      # everything (hours); one that was ended goes on there
-    python -m benchmarks.detect --minutes 60          # begins no run after an hour; the document says what was run
-    python -m benchmarks.detect --only "cards" --seeds 1
+    python -m benchmarks.detect --minutes 60          # begins no fit after an hour
+    python -m benchmarks.detect --only "cards, gaps"  # of what is measured task by task, one; the others stay
     python -m benchmarks.detect --quick               # a little of everything, to see that it runs; writes no document
     python -m benchmarks.detect --anew                # forgets the scores of earlier runs
 
-Scores are kept in a folder, and are judged when all are there. The data is looked for in GAPCELL_DATA.
+Scores are kept in a folder. What stands in the results of a task gives way when at least as many of its runs are done
+here. The data is looked for in GAPCELL_DATA.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shutil
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import replace
-from datetime import datetime
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import machine
-from benchmarks.detection import ours, rules, saits, speed, trees
+from benchmarks.detection import methods, ours, results, saits, speed
 from benchmarks.detection.judgement import judge
-from benchmarks.detection.networks import lstm
-from benchmarks.detection.plan import (
-    BOOSTING,
-    BOOSTING_ALL,
-    ENCODERS,
-    FOREST,
-    FOREST_OF_HISTORY,
-    PRODUCT,
-    QUICK_CARDS,
-    RANDOM_FOREST,
-    ROBUST,
-    SAITS,
-    SEEDS,
-    ZERO,
-    Cell,
-    Z,
-    cells,
-    tasks_of,
-)
-from benchmarks.detection.tasks import Scores, Task
+from benchmarks.detection.plan import QUICK_CARDS, SEEDS, Cell, cells, tasks_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "detect.json"
@@ -81,15 +59,18 @@ def main(arguments: list[str] | None = None) -> int:
     waiting = [cell for cell in planned if not path_of(folder, cell).exists()]
     print(f"{len(planned)} runs, {len(planned) - len(waiting)} of them done", flush=True)
     failed = run_all(waiting, folder, chosen, start)
-    output = chosen.output or (folder / "detect.json" if chosen.quick or chosen.only else RESULTS)
-    content = {"machine": machine.machine(), "versions": machine.versions()}
+    output = chosen.output or (folder / "detect.json" if chosen.quick else RESULTS)
+    content = results.read(output)
     if not chosen.only or "speed" in chosen.only:
-        content["speed"] = speed.measured(quick=chosen.quick)
-    done = [cell for cell in planned if path_of(folder, cell).exists()]
-    content |= judge(done, lambda cell: read(path_of(folder, cell)), share_of_cards(chosen.quick))
-    temporary = output.with_suffix(".part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(output)
+        content = results.with_speed(content, speed.measured(quick=chosen.quick))
+    for task in dict.fromkeys(cell.task for cell in planned):
+        done = [cell for cell in possible if cell.task == task and path_of(folder, cell).exists()]
+        if len(done) < results.runs_of(content, task):
+            print(f"{task}: {len(done)} runs are done, and the results of more stay")
+        elif done:
+            found = judge(done, lambda cell: read(path_of(folder, cell)), share_of_cards(chosen.quick))
+            content = results.with_task(content, task, found)
+    results.write(content, output)
     print(f"wrote {output} in {(time.monotonic() - start) / 60:.1f} minutes")
     if output == RESULTS:
         from benchmarks.detection import page  # here, as Altair is slow to import
@@ -106,95 +87,59 @@ def share_of_cards(quick: bool) -> float:
     return QUICK_CARDS if quick else 1.0
 
 
+def jobs(waiting: list[Cell]) -> list[list[Cell]]:
+    """The runs that share a fit, together, in the order of their first."""
+    found: dict[Cell, list[Cell]] = {}
+    for cell in waiting:
+        found.setdefault(cell.fitted, []).append(cell)
+    return list(found.values())
+
+
 def run_all(waiting: list[Cell], folder: Path, chosen: argparse.Namespace, start: float) -> int:
-    """Every run in a process, each with one thread, its scores written when it ends; returns how many failed."""
-    failed, number, queue = 0, 0, iter(waiting)
-    running: dict[Future, Cell] = {}
+    """Every fit in a process of one thread, the scores of each run written when it ends; returns how many failed."""
+    failed, number, queue = 0, 0, iter(jobs(waiting))
+    running: dict[Future, list[Cell]] = {}
 
     def minutes() -> float:
         return (time.monotonic() - start) / 60
 
     with ProcessPoolExecutor(chosen.processes, get_context("spawn")) as pool:
         while True:
-            while len(running) < chosen.processes and minutes() < chosen.minutes and (cell := next(queue, None)):
-                running[pool.submit(run, cell, folder, chosen.quick)] = cell
+            while len(running) < chosen.processes and minutes() < chosen.minutes and (job := next(queue, None)):
+                running[pool.submit(run, job, folder, chosen.quick)] = job
             if not running:
                 return failed
             for done in wait(running, return_when=FIRST_COMPLETED).done:
-                cell, error = running.pop(done), done.exception()
-                number, failed = number + 1, failed + (error is not None)
+                job, error = running.pop(done), done.exception()
+                number, failed = number + len(job), failed + (error is not None)
                 said = f"{done.result():6.1f} s" if error is None else f"failed: {error!r}"
-                print(f"{number}/{len(waiting)} {minutes():5.1f} min  {said}  {cell.key}", flush=True)
+                more = f" and {len(job) - 1} more" if len(job) > 1 else ""
+                print(f"{number}/{len(waiting)} {minutes():5.1f} min  {said}  {job[0].key}{more}", flush=True)
 
 
 def path_of(folder: Path, cell: Cell) -> Path:
     return folder / f"{cell.key}.npz"
 
 
-def run(cell: Cell, folder: Path, quick: bool) -> float:
-    """One run, into its file; returns its seconds."""
-    start = time.monotonic()
-    fitted, task = tasks_of(cell, share_of_cards(quick))
-    found = scores(cell, fitted, task, QUICK_EPOCHS if quick else ours.MOST_EPOCHS)
-    seconds = time.monotonic() - start
-    nll = np.empty(0) if found.nll is None else found.nll[task.judged]
-    path = path_of(folder, cell)
-    temporary = path.with_suffix(".part.npz")
-    about = {"nll": nll, "seconds": seconds, "encoder": found.encoder, "alerts_on_missing": found.alerts_on_missing}
-    np.savez(temporary, score=found.score[task.judged], **about)
-    temporary.replace(path)
-    return seconds
+def run(job: list[Cell], folder: Path, quick: bool) -> float:
+    """The runs that share a fit, each into its file; returns the seconds of all. Those of the fit are the first's."""
+    begun = start = time.monotonic()
+    task, _ = tasks_of(job[0], share_of_cards(quick))
+    score = methods.fitted(job[0].method, task, job[0].seed, QUICK_EPOCHS if quick else ours.MOST_EPOCHS)
+    for cell in job:
+        _, task = tasks_of(cell, share_of_cards(quick))
+        found = score(task)
+        nll = np.empty(0) if found.nll is None else found.nll[task.judged]
+        path = path_of(folder, cell)
+        temporary = path.with_suffix(".part.npz")
+        about = {"seconds": time.monotonic() - start, "encoder": found.encoder}
+        about |= {"nll": nll, "alerts_on_missing": found.alerts_on_missing}
+        np.savez(temporary, score=found.score[task.judged], **about)
+        temporary.replace(path)
+        start = time.monotonic()
+    return start - begun
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
     with np.load(path) as content:
         return dict(content)
-
-
-def scores(cell: Cell, fitted: Task, task: Task, epochs: int) -> Scores:
-    """What a cell's method says of its events."""
-    if cell.method in ENCODERS:
-        detector = ours.fit(fitted, ENCODERS[cell.method], cell.seed, epochs)
-        return ours.scored(detector, task, likelihoods=not task.supervised)
-    if cell.method in (ZERO, PRODUCT):
-        return lstm(fitted, task, cell.seed, "zero" if cell.method == ZERO else "product", epochs)
-    if cell.method == FOREST:
-        return Scores(trees.isolation_forest(fitted, task, cell.seed, history=False))
-    if cell.method == FOREST_OF_HISTORY:
-        return Scores(trees.isolation_forest(fitted, task, cell.seed, history=True))
-    if cell.method == BOOSTING:
-        return Scores(trees.gradient_boosting(fitted, task, cell.seed))
-    if cell.method == BOOSTING_ALL:
-        return Scores(trees.gradient_boosting(taught_by_all(fitted), task, cell.seed))
-    if cell.method == RANDOM_FOREST:
-        return Scores(trees.random_forest(fitted, task, cell.seed))
-    if cell.method == SAITS:
-        return Scores(reconstruction_error(fitted, task, cell.seed))
-    if cell.method == ROBUST:
-        return Scores(rules.robust_z(fitted, task))
-    name, sign = next(iter(task.rules.values())) if task.rules else (task.values[0], 1.0)
-    if cell.method == Z:
-        return Scores(rules.running_mean_z(fitted, task, name))
-    name, sign = task.rules[cell.method]
-    return Scores(rules.column(task, name, sign))
-
-
-def taught_by_all(task: Task) -> Task:
-    """The same task, the labels of its whole training part to be learnt."""
-    return replace(task, train_from=datetime(1970, 1, 1))
-
-
-def reconstruction_error(fitted: Task, task: Task, seed: int) -> np.ndarray:
-    """SAITS's, of every kept event: (rows,)."""
-
-    def cut(of: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        values = rules.scaled(fitted, of)[:, : len(of.values)]
-        rows, there = saits.windows(of.codes(), of.kept)
-        return np.where(there[..., None], values[rows], np.nan), rows, there
-
-    seen, rows, there = cut(fitted)
-    training = seen[np.where(there, fitted.training[rows], True).all(1)]
-    values, rows, there = cut(task)
-    result = np.full(len(task.kept), np.nan)
-    result[rows[there]] = saits.scores(training, values, seed)[there]
-    return result
