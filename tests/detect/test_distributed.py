@@ -25,7 +25,7 @@ from gapcell.detect import Detector, ProcessError, fit, read_table, selection
 from gapcell.detect.batch import Batch
 from gapcell.detect.distributed import ALONE, Ranks, joined
 from gapcell.detect.judging import HeldOut
-from gapcell.detect.material import known_by_head, log_likelihoods, log_survival, mean_over_features, weighted
+from gapcell.detect.material import known_by_head, log_survival, mean_over_features, summed_likelihoods, weighted
 from gapcell.detect.results import silent
 from gapcell.detect.series import Chunks, batches, gather
 from gapcell.detect.training import (
@@ -157,7 +157,7 @@ def epoch_of_one(course: Course, its: script.Material, chunks: Chunks, groups: l
         parameters = network.readout(states)
         counts = there & (places >= torch.from_numpy(chunk.first)[:, None]) & its.happens[places]
         values = torch.where(counts.unsqueeze(-1), its.values(places, draws), torch.nan)
-        likelihoods = log_likelihoods(its.heads, parameters[:, :-1], values)
+        likelihoods = summed_likelihoods(its.heads, parameters[:, :-1], values)
         closing = torch.from_numpy(np.flatnonzero(chunk.closes))
         gaps = its.open_gaps(chunk.end[chunk.closes] - 1)
         survival = log_survival(its.gap_head, parameters[closing, lengths[closing]], gaps).sum()

@@ -22,6 +22,7 @@ from gapcell.detect.heads import (
     Targets,
     candidate_heads,
     log_likelihood,
+    log_likelihoods,
     log_probabilities,
     quantile,
     surprise,
@@ -112,11 +113,53 @@ def test_a_density_integrates_to_its_tail(family: str) -> None:
     parameters = STUDENT if family == "student-t" else MIXTURE
     head = Head(0, family, 0, len(parameters))
     z = torch.linspace(-400, 1, 400_001, dtype=torch.float64)
-    below = torch.trapezoid(log_likelihood(head, parameters.expand(len(z), -1), z).exp(), z)
+    (density,) = log_likelihoods([head], parameters.expand(len(z), -1), z[:, None])
+    below = torch.trapezoid(density.exp(), z)
     tails = distributions.student_t_log_tails if family == "student-t" else distributions.mixture_log_tails
     assert below.item() == pytest.approx(
         tails(parameters, torch.tensor(1.0, dtype=torch.float64))[0].exp().item(), rel=1e-3
     )
+
+
+EVERY_FAMILY = (
+    Head(0, "student-t", 0, 3), Head(0, "mixture", 3, 15), Head(1, "zero-inflated", 15, 28, -0.5),
+    Head(2, "categorical", 28, 32), Head(3, "bernoulli", 32, 33), Head(4, "student-t", 33, 36),
+    Head(4, "mixture", 36, 48), Head(5, "categorical", 48, 52), Head(6, "categorical", 52, 55),
+    Head(7, "zero-inflated", 55, 68, 0.25),
+)  # fmt: skip
+
+
+def drawn(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Parameters and values of `EVERY_FAMILY`, some of them missing."""
+    draws = torch.Generator().manual_seed(0)
+    parameters = torch.randn(*shape, EVERY_FAMILY[-1].stop, generator=draws, dtype=torch.float64)
+    values = torch.randn(*shape, 8, generator=draws, dtype=torch.float64)
+    values[..., [2, 3, 5, 6]] = torch.randint(0, 2, (*shape, 4), generator=draws).double()
+    values[..., 1] = torch.where(values[..., 1] > 0, values[..., 1], -0.5)
+    values[..., 7] = torch.where(values[..., 7] > 0.25, values[..., 7], 0.25)
+    return parameters, values.masked_fill(torch.rand(values.shape, generator=draws) < 0.2, math.nan)
+
+
+@pytest.mark.parametrize("heads", [EVERY_FAMILY, EVERY_FAMILY[1::3], EVERY_FAMILY[4:5]], ids=["all", "some", "one"])
+def test_heads_that_are_worked_on_together_say_what_each_says_alone(heads: tuple[Head, ...]) -> None:
+    parameters, values = drawn(5, 3)
+    own, shared = (parameters.clone().requires_grad_() for _ in range(2))
+    together = log_likelihoods(heads, shared, values)
+    alone = [
+        log_likelihood(head.family, head.of(own), values[..., head.feature], torch.tensor(head.zero)) for head in heads
+    ]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-12, atol=1e-12)
+    weight = torch.arange(1.0, together.numel() + 1, dtype=torch.float64).view_as(together)
+    for likelihoods in (together, torch.stack(alone)):
+        (weight * likelihoods).sum().backward()
+    torch.testing.assert_close(shared.grad, own.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_one_prediction_stands_for_many_events() -> None:
+    parameters, values = drawn(6)
+    numeric = tuple(head for head in EVERY_FAMILY if head.family in ("student-t", "mixture", "zero-inflated"))
+    one = log_likelihoods(numeric, parameters[:1], values)
+    torch.testing.assert_close(one, log_likelihoods(numeric, parameters[:1].expand(6, -1), values))
 
 
 def test_a_category_is_as_surprising_as_all_that_are_no_likelier() -> None:
@@ -138,9 +181,9 @@ def test_a_boolean_is_surprising_when_it_is_the_rarer_one() -> None:
 def test_a_missing_value_has_no_likelihood_and_no_gradient() -> None:
     for head, parameters in ((Head(0, "mixture", 0, 9), MIXTURE), (Head(0, "student-t", 0, 3), STUDENT)):
         leaf = parameters.clone().requires_grad_()
-        likelihood = log_likelihood(head, leaf.expand(2, -1), torch.tensor([math.nan, math.nan], dtype=torch.float64))
+        likelihood = log_likelihoods([head], leaf.expand(2, -1), torch.full((2, 1), math.nan, dtype=torch.float64))
         likelihood.sum().backward()
-        assert likelihood.tolist() == [0.0, 0.0]
+        assert likelihood.tolist() == [[0.0, 0.0]]
         assert leaf.grad is not None
         assert leaf.grad.abs().max() == 0
 

@@ -17,16 +17,25 @@ SERIES_BELOW = 0.1  # the incomplete beta function is summed as a series below t
 SERIES_TERMS = 16  # of which each is less than a tenth of the one before
 
 
+def by_parameter(parameters: Tensor) -> Tensor:
+    """The same parameters (..., size), each one's values beside one another in memory, where they are quick to work on.
+
+    The likelihood of a mixture of four takes a third of the time so.
+    """
+    return parameters.movedim(-1, 0).contiguous().movedim(0, -1)
+
+
 def student_t(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Location, scale and degrees of freedom from unconstrained parameters (..., 3)."""
-    loc, scale, freedom = parameters.unbind(-1)
+    loc, scale, freedom = by_parameter(parameters).unbind(-1)
     return loc, F.softplus(scale) + LEAST_SCALE, F.softplus(freedom) + LEAST_FREEDOM
 
 
 def mixture(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log weights, means and standard deviations, each (..., K), from unconstrained parameters (..., 3 K)."""
-    weight, loc, scale = parameters.unflatten(-1, (3, -1)).unbind(-2)
-    return F.log_softmax(weight, -1), loc, F.softplus(scale) + LEAST_SCALE
+    weight, loc, scale = by_parameter(parameters).unflatten(-1, (3, -1)).unbind(-2)
+    weight = weight - weight.logsumexp(-1, keepdim=True)  # log_softmax would move them back
+    return weight, loc, F.softplus(scale) + LEAST_SCALE
 
 
 def zero_inflated(parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,7 +65,7 @@ def mixture_log_tails(parameters: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     return torch.logsumexp(below, -1), torch.logsumexp(above, -1)
 
 
-def zero_inflated_log_density(parameters: Tensor, z: Tensor, zero: float) -> Tensor:
+def zero_inflated_log_density(parameters: Tensor, z: Tensor, zero: Tensor) -> Tensor:
     """Log probability at z = `zero`, and log density at all other z (...), of a mixture with a probability of zero."""
     logit, rest = zero_inflated(parameters)
     return torch.where(z == zero, F.logsigmoid(logit), F.logsigmoid(-logit) + mixture_log_density(rest, z))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from scipy import special
 from torch import Tensor
@@ -97,17 +99,49 @@ def candidate_heads(features: Sequence[FeatureSpec], components: int) -> tuple[H
     return tuple(heads)
 
 
-def log_likelihood(head: Head, parameters: Tensor, value: Tensor) -> Tensor:
-    """Log density or log probability at `value` (...) under parameters (..., size); 0 where the value is NaN."""
+def log_likelihoods(heads: Sequence[Head], parameters: Tensor, values: Tensor) -> Tensor:
+    """Log density or log probability (heads, ...) under each head; 0 where the value is NaN.
+
+    Heads of one family are worked on together: one alone is so little work that beginning it would take the longest.
+
+    Args:
+        heads: in the order of their parameters; all, or some.
+        parameters: (..., all) as predicted.
+        values: (..., features) that came.
+    """
+    edges = [0, *(edge for head in heads for edge in (head.start, head.stop)), parameters.shape[-1]]
+    own = parameters.movedim(-1, 0).split(np.diff(edges).tolist())[1::2]
+    alike: dict[tuple[Family, int], list[int]] = defaultdict(list)
+    for number, head in enumerate(heads):
+        alike[head.family, head.stop - head.start].append(number)
+    found: dict[int, Tensor] = {}
+    for (family, _), numbers in alike.items():
+        value = torch.stack([values[..., heads[number].feature] for number in numbers])
+        zero = torch.tensor([heads[number].zero for number in numbers], dtype=value.dtype)
+        theirs = torch.stack([own[number] for number in numbers], 1).movedim(0, -1)
+        likelihood = log_likelihood(family, theirs, value, zero.view(-1, *[1] * (value.dim() - 1)))
+        found |= zip(numbers, likelihood, strict=True)
+    return torch.stack([found[number] for number in range(len(heads))])
+
+
+def log_likelihood(family: Family, parameters: Tensor, value: Tensor, zero: Tensor) -> Tensor:
+    """Log density or log probability at `value` (...) under parameters (..., size); 0 where the value is NaN.
+
+    Args:
+        family: the distribution.
+        parameters: as predicted.
+        value: what came.
+        zero: (...) the scaled value of zero, for the family "zero-inflated".
+    """
     known = ~torch.isnan(value)
     value = torch.where(known, value, 0)
-    if head.family == "student-t":
+    if family == "student-t":
         likelihood = distributions.student_t_log_density(parameters, value)
-    elif head.family == "mixture":
+    elif family == "mixture":
         likelihood = distributions.mixture_log_density(parameters, value)
-    elif head.family == "zero-inflated":
-        likelihood = distributions.zero_inflated_log_density(parameters, value, head.zero)
-    elif head.family == "bernoulli":
+    elif family == "zero-inflated":
+        likelihood = distributions.zero_inflated_log_density(parameters, value, zero)
+    elif family == "bernoulli":
         likelihood = -F.binary_cross_entropy_with_logits(parameters[..., 0], value, reduction="none")
     else:
         likelihood = F.log_softmax(parameters, -1).gather(-1, value.long().unsqueeze(-1)).squeeze(-1)

@@ -14,7 +14,7 @@ from gapcell.detect.batch import Batch
 from gapcell.detect.calibration import exceedances
 from gapcell.detect.distributed import ALONE, Ranks
 from gapcell.detect.heads import Head, surprise
-from gapcell.detect.material import Material, known_by_head, log_likelihoods, mean_over_features
+from gapcell.detect.material import Material, known_by_head, mean_over_features, summed_likelihoods
 from gapcell.detect.model import Network
 from gapcell.detect.options import FitOptions
 from gapcell.detect.series import Chunks, batches, cut
@@ -98,7 +98,7 @@ class HeldOut:
             if not len(batch.chunks):
                 continue
             parameters = predict(batch.chunks, batch.places)
-            total -= log_likelihoods(heads, parameters, batch.values).double().numpy()
+            total -= summed_likelihoods(heads, parameters, batch.values).double().numpy()
             counted += known_by_head(heads, batch.values)
             if calibrated:
                 targets, those = material.targets.at(batch.places[batch.counts]), parameters[batch.counts].double()

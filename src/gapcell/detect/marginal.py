@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gapcell.detect.heads import NUMERIC, Head, log_likelihood
+from gapcell.detect.heads import NUMERIC, Head, log_likelihoods
 from gapcell.detect.material import Material, log_survival
 
 POPULATION_BATCH = 4096  # training events drawn for each step
@@ -56,8 +56,7 @@ def fit_population(material: Material, seed: int, progress: Callable[[int, int],
         values = material.values(draws.choice(training, POPULATION_BATCH), draws)
         still_open = material.open_gaps(draws.choice(last, POPULATION_BATCH))
         loss = -log_survival(material.gap_head, parameters, still_open).mean() * len(last) / len(training)
-        for head in numeric:
-            loss = loss - log_likelihood(head, head.of(parameters), values[:, head.feature]).mean()
+        loss = loss - log_likelihoods(numeric, parameters.unsqueeze(0), values).mean(1).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -12,7 +12,7 @@ from torch import Tensor
 from gapcell.detect import distributions
 from gapcell.detect.events import EventTable
 from gapcell.detect.features import Encoding
-from gapcell.detect.heads import Head, Tail, Targets, candidate_heads, log_likelihood
+from gapcell.detect.heads import Head, Tail, Targets, candidate_heads, log_likelihoods
 from gapcell.detect.model import Sequences
 from gapcell.detect.results import Split
 from gapcell.detect.streams import Stream
@@ -107,9 +107,9 @@ def log_survival(head: Head, parameters: Tensor, z: Tensor) -> Tensor:
     return distributions.mixture_log_tails(head.of(parameters), z)[1]
 
 
-def log_likelihoods(heads: tuple[Head, ...], parameters: Tensor, values: Tensor) -> Tensor:
+def summed_likelihoods(heads: tuple[Head, ...], parameters: Tensor, values: Tensor) -> Tensor:
     """Summed log likelihood under each head: (heads,) from parameters (..., all) and values (..., features)."""
-    return torch.stack([log_likelihood(head, head.of(parameters), values[..., head.feature]).sum() for head in heads])
+    return log_likelihoods(heads, parameters, values).flatten(1).sum(1)
 
 
 def weighted(heads: tuple[Head, ...], likelihoods: Tensor) -> Tensor:

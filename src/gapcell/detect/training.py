@@ -18,9 +18,9 @@ from gapcell.detect.judging import HeldOut, Judgement
 from gapcell.detect.material import (
     Material,
     known_by_head,
-    log_likelihoods,
     log_survival,
     mean_over_features,
+    summed_likelihoods,
     weighted,
 )
 from gapcell.detect.model import Network
@@ -173,7 +173,7 @@ def loss_of(network: Network, material: Material, batch: Batch, balance: float) 
     chunks, lengths = batch.chunks, torch.from_numpy(batch.chunks.end - batch.chunks.begin)
     states = network.states(material.sequences, batch.places, lengths)
     parameters = network.readout(states)
-    likelihoods = log_likelihoods(material.heads, parameters[:, :-1], batch.values)
+    likelihoods = summed_likelihoods(material.heads, parameters[:, :-1], batch.values)
     closing = torch.from_numpy(np.flatnonzero(chunks.closes))
     after = parameters[closing, lengths[closing]]
     survival = log_survival(material.gap_head, after, material.open_gaps(chunks.end[chunks.closes] - 1)).sum()
