@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from docs.pictures import commands, needs, programs, ran
-from release.wheels import DIST, ROOT, environment, run
+from release.wheels import CONSTRAINTS, DIST, ROOT, environment, run
 
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
 PIP_LINE = re.compile(r"pip install ((?:--[\w-]+ )*)('[^']+'|[\w.=-]+)")
 BROKEN_LAW = 1  # the exit status of `gapcell laws` where a layer breaks one
 
