@@ -155,11 +155,12 @@ def compared(findings: Findings, place: Place) -> list[str]:
 
 
 def named(findings: Findings, place: Place, method: str) -> str:
-    """The method, and what was chosen where it chose."""
+    """The method, and what it chose: for each key of a stream, in one seed or another."""
     if method != OURS[0]:
         return method
     chosen = sorted({run["encoder"] for run in findings.runs(place, method) if run["encoder"]})
-    return f"**{method}** ({', '.join(chosen)})" if chosen else f"**{method}**"
+    words = " or ".join(encoders.replace(", ", " and ") for encoders in chosen)
+    return f"**{method}** ({words})" if chosen else f"**{method}**"
 
 
 def gaps(findings: Findings) -> list[str]:
