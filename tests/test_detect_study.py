@@ -552,8 +552,6 @@ def test_the_page_says_where_ours_is_behind():
 
 
 def test_the_page_is_what_was_found():
-    if not findings.RESULTS.exists():
-        pytest.skip("python -m benchmarks.detect has not been run: no benchmarks/results/detect.json")
     assert page.DOCUMENT.read_text(encoding="utf-8") == page.document(findings.Findings.read())
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from pathlib import Path
 from typing import Any
 
+from benchmarks.detection import results
 from benchmarks.detection.plan import METHODS, OURS, SAITS
 from benchmarks.tables import NOT_MEASURED
 
-RESULTS = Path(__file__).parents[1] / "results" / "detect.json"
 Place = tuple[str, int, str, float, str]
 
 
@@ -22,12 +20,12 @@ def whole(task: str, split: int = 0) -> Place:
 class Findings:
     """The content of benchmarks/results/detect.json."""
 
-    def __init__(self, content: dict[str, Any]) -> None:
+    def __init__(self, content: results.Content) -> None:
         self.content = content
 
     @classmethod
-    def read(cls, path: Path = RESULTS) -> Findings:
-        return cls(json.loads(path.read_text(encoding="utf-8")))
+    def read(cls) -> Findings:
+        return cls(results.read())
 
     def runs(self, place: Place, method: str) -> list[dict[str, Any]]:
         """One a seed."""

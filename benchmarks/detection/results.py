@@ -9,10 +9,11 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.detection.plan import METHODS
 
+PATH = Path(__file__).parents[1] / "results" / "detect.json"
 Content = dict[str, Any]
 
 
-def read(path: Path) -> Content:
+def read(path: Path = PATH) -> Content:
     """What is there already."""
     empty: Content = {"speed": {}, "surroundings": {}, "runs": [], "intervals": []}
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty

@@ -27,9 +27,7 @@ from benchmarks.detection import methods, ours, results, saits, speed
 from benchmarks.detection.judgement import judge
 from benchmarks.detection.plan import QUICK_CARDS, SEEDS, Cell, cells, tasks_of
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "detect.json"
-SCORES = ROOT / "build" / "detect-scores"
+SCORES = Path(__file__).parents[2] / "build" / "detect-scores"
 QUICK_EPOCHS = 2
 
 
@@ -59,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     waiting = [cell for cell in planned if not path_of(folder, cell).exists()]
     print(f"{len(planned)} runs, {len(planned) - len(waiting)} of them done", flush=True)
     failed = run_all(waiting, folder, chosen, start)
-    output = chosen.output or (folder / "detect.json" if chosen.quick else RESULTS)
+    output = chosen.output or (folder / "detect.json" if chosen.quick else results.PATH)
     content = results.read(output)
     if not chosen.only or "speed" in chosen.only:
         content = results.with_speed(content, speed.measured(quick=chosen.quick))
@@ -72,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
             content = results.with_task(content, task, found)
     results.write(content, output)
     print(f"wrote {output} in {(time.monotonic() - start) / 60:.1f} minutes")
-    if output == RESULTS:
+    if output == results.PATH:
         from benchmarks.detection import page  # here, as Altair is slow to import
 
         page.write()

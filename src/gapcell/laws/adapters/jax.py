@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import jax
@@ -14,20 +15,21 @@ from gapcell.laws.adapter import Gradients
 from gapcell.laws.cases import Case
 from gapcell.laws.verdicts import require
 
-# XLA's compiler takes most of the time of these tests, and with these options a third of it. Optimisation level 0 is
-# quicker still, but rounds float32 otherwise: it breaks law 13.
+# XLA's compiler takes most of the time of these tests, and with these options a third of it. Optimisation level 0 takes
+# half of that again, but rounds float32 otherwise: it breaks law 13.
 QUICK = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_backend_optimization_level": 1,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
+OPTIONS = {"float32": QUICK, "float64": QUICK | {"xla_backend_optimization_level": 0}}
 
 
 class JaxLayer:
     """gapcell.jax; a case in float64 runs with 64-bit types enabled, one in float32 without.
 
     Args:
-        jit: whether a caller's jax.jit is around it, so that every array is traced; then compiled with `QUICK`.
+        jit: whether a caller's jax.jit is around it, so that every array is traced; then compiled with `OPTIONS`.
         vjp: of `gapcell.jax.apply`.
         convolution: of `gapcell.jax.apply`.
         dropout: whether to draw dropout, in every run from the same key.
@@ -47,13 +49,13 @@ class JaxLayer:
     def run(self, case: Case) -> tuple[np.ndarray, Any]:
         """Values, without gradients."""
         with jax.enable_x64(case.x.dtype == np.float64):
-            run = _jitted_run if self.jit else _run
+            run = _jitted(_run, case.x.dtype.name) if self.jit else _run
             return _to_numpy(run(*self._arguments(case), **self._options(case)))
 
     def grad(self, case: Case, dy: np.ndarray, dstate: Any) -> Gradients:
         """Values and gradients in one pass."""
         with jax.enable_x64(case.x.dtype == np.float64):
-            grad: Any = _jitted_grad if self.jit else _grad
+            grad = _jitted(_grad, case.x.dtype.name) if self.jit else _grad
             (y, last), found = grad(*self._arguments(case), (dy, dstate), **self._options(case))
             _check_complete(found, (case.params, case.x, case.state))
             return Gradients(*_to_numpy((y, last, *found)))
@@ -92,8 +94,9 @@ def _grad(params: Any, x: Any, state: Any, given: Any, cotangents: Any, *, layer
     return values, pull(jax.tree.map(jnp.asarray, cotangents))
 
 
-_jitted = partial(jax.jit, static_argnames=("layer", "spec"), compiler_options=QUICK)
-_jitted_run, _jitted_grad = _jitted(_run), _jitted(_grad)
+@cache
+def _jitted(function: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+    return jax.jit(function, static_argnames=("layer", "spec"), compiler_options=OPTIONS[dtype])
 
 
 def _check_complete(gradients: Any, of: Any) -> None:
