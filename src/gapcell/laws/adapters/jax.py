@@ -55,7 +55,7 @@ class JaxLayer:
     def grad(self, case: Case, dy: np.ndarray, dstate: Any) -> Gradients:
         """Values and gradients in one pass."""
         with jax.enable_x64(case.x.dtype == np.float64):
-            grad = _jitted(_grad, case.x.dtype.name) if self.jit else _grad
+            grad: Any = _jitted(_grad, case.x.dtype.name) if self.jit else _grad
             (y, last), found = grad(*self._arguments(case), (dy, dstate), **self._options(case))
             _check_complete(found, (case.params, case.x, case.state))
             return Gradients(*_to_numpy((y, last, *found)))
